@@ -1,0 +1,1 @@
+"""What each actor receives, one module an actor."""

@@ -1,0 +1,1 @@
+"""Settings: the schema, where they come from, what is refused."""

@@ -1,0 +1,1 @@
+"""Pure decisions: values in, values out.  No thread, clock, file, socket or logger."""

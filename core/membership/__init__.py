@@ -1,0 +1,1 @@
+"""Members of the cluster and what a change may do."""

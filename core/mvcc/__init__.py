@@ -1,0 +1,1 @@
+"""The multi-version store, transactions, compaction and watching."""

@@ -1,0 +1,1 @@
+"""The raft algorithm as a plain object."""

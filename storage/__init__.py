@@ -1,0 +1,1 @@
+"""LevelDB behind the port that core/mvcc asks for."""

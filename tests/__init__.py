@@ -1,0 +1,1 @@
+"""The suite: fast layers first, processes last."""

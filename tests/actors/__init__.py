@@ -1,0 +1,1 @@
+"""One un-started actor at a time."""

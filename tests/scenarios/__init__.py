@@ -1,0 +1,1 @@
+"""Readable raft stories with recorded output."""

@@ -1,0 +1,1 @@
+"""Cores through their public verbs."""

@@ -1,0 +1,1 @@
+"""The raft log on disk: format, segments, snapshots.  No actor, no thread."""
