@@ -35,7 +35,7 @@ class RequestIds:
 
 
 def owner_of(request_id: RequestId, member: MemberId) -> int | None:
-    """The owner number if *member* made this id, else None."""
+    """Return the owner number if *member* made this id, else None."""
     if request_id >> 48 != member & 0xFFFF:
         return None
     return request_id & (OWNERS_MAX - 1)
