@@ -1,0 +1,157 @@
+"""Rules for one setting's value alone, in etcd's words where etcd has the rule.
+
+Each function returns the rule that the value breaks, or None.  Rules that need two settings are in refusals.py.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from config.durations import format_duration
+from config.gates import GateSwitch, unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from config.urls import InitialMember, Url
+
+BINDABLE_SCHEMES = frozenset({"http"})
+"""What actcd can listen on today."""
+
+LOG_LEVELS = ("debug", "info", "warn", "error", "dpanic", "panic", "fatal")
+_JOURNAL = "systemd/journal"
+_TRACING_RATE_MAX = 1_000_000
+
+
+def bindable(urls: tuple[Url, ...]) -> str | None:
+    """Demand an IP address or localhost, and a scheme that actcd can serve."""
+    for url in urls:
+        if url.scheme not in BINDABLE_SCHEMES:
+            return f"actcd does not support listening on {url.scheme} URLs yet: {url}"
+        if url.host != "localhost" and not _is_ip(url.host):
+            return f"expected IP in URL for binding ({url})"
+    return None
+
+
+def advertisable_to_peers(urls: tuple[Url, ...]) -> str | None:
+    """Demand a host that peers can dial."""
+    return _reachable(urls, '--initial-advertise-peer-urls "{urls}" must be "host:port" ({reason})')
+
+
+def advertisable_to_clients(urls: tuple[Url, ...]) -> str | None:
+    """Demand a host that clients can dial."""
+    form = '"host:port", "unix:/path/to/socket" or "unixs:/path/to/socket"'
+    return _reachable(urls, f'--advertise-client-urls "{{urls}}" must be in the format {form} ({{reason}})')
+
+
+def single_member(members: tuple[InitialMember, ...]) -> str | None:
+    """Allow one member: clusters of several are yet to come."""
+    if len(members) > 1:
+        return "actcd does not support more than one member in --initial-cluster yet"
+    return None
+
+
+def above_zero_ms(name: str) -> Callable[[int], str | None]:
+    """Return the check that a number of milliseconds is not zero."""
+    return lambda value: None if value > 0 else f"--{name} must be >0 (set to {value}ms)"
+
+
+def above_zero_s(name: str) -> Callable[[float], str | None]:
+    """Return the check that a duration is longer than nothing."""
+    return lambda value: None if value > 0 else f"--{name} must be >0 (set to {format_duration(value)})"
+
+
+def not_negative_s(name: str) -> Callable[[float], str | None]:
+    """Return the check that a duration is not negative."""
+    return lambda value: None if value >= 0 else f"--{name} must not be negative (set to {format_duration(value)})"
+
+
+def not_negative(name: str) -> Callable[[int], str | None]:
+    """Return the check that a signed number is not negative."""
+    return lambda value: None if value >= 0 else f"--{name} must not be negative (set to {value})"
+
+
+def known_logger(value: str) -> str | None:
+    """Allow the one logger that has survived in etcd."""
+    if value == "capnslog":
+        return "--logger=capnslog is removed in v3.5"
+    return None if value in {"zap", ""} else f'unknown logger option "{value}"'
+
+
+def usable_outputs(values: tuple[str, ...]) -> str | None:
+    """Demand that ``default`` stands alone; the journal is yet to come."""
+    if "default" in values and len(values) > 1:
+        return 'multi logoutput for "default" is not supported yet'
+    if _JOURNAL in values and len(values) > 1:
+        found = ",".join(values)
+        return (
+            f"running with systemd/journal but other '--log-outputs' values ({found}) are configured with 'default'; "
+            "override 'default' value with something else"
+        )
+    if _JOURNAL in values:
+        return "actcd does not support systemd/journal in --log-outputs yet"
+    return None
+
+
+def supported_gates(switches: tuple[GateSwitch, ...]) -> str | None:
+    """Demand the defaults of those gates that actcd cannot switch yet."""
+    on = dict(switches)
+    if on.get("LeaseCheckpointPersist") and not on.get("LeaseCheckpoint"):
+        return "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+    if names := unsupported(switches):
+        return f"actcd does not support switching the feature gate {', '.join(names)} yet; leave it at its default"
+    return None
+
+
+def sampling_rate(value: int) -> str | None:
+    """Demand a share of a million."""
+    reason = (
+        "tracing sampling rate must be positive"
+        if value < 0
+        else "tracing sampling rate must be less than 1000000"
+        if value > _TRACING_RATE_MAX
+        else None
+    )
+    return reason and f"distributed tracing configurition is not valid: ({reason})"  # sic: etcd spells it so
+
+
+def known_compaction_mode(value: str) -> str | None:
+    """Allow etcd's two ways to compact."""
+    if value == "":
+        return "undefined auto-compaction-mode"
+    return None if value in {"periodic", "revision"} else f'unknown auto-compaction-mode "{value}"'
+
+
+def known_tls_version(value: str) -> str | None:
+    """Allow the TLS versions that etcd offers."""
+    if value in {"", "TLS1.2", "TLS1.3"}:
+        return None
+    return f'unexpected TLS version "{value}" (must be one of: TLS1.2, TLS1.3)'
+
+
+def exit_on_fallback(value: str) -> str | None:
+    """Refuse the v2 proxy, which is gone."""
+    if value == "proxy":
+        return 'v2 proxy is deprecated, and --discovery-fallback can\'t be configured as "proxy"'
+    return None
+
+
+def no_empty_endpoint(values: tuple[str, ...]) -> str | None:
+    """Demand an address in each endpoint."""
+    return None if all(values) else "--discovery-endpoints must not contain empty endpoints"
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return getattr(address, "scope_id", None) is None  # etcd takes no zone here
+
+
+def _reachable(urls: tuple[Url, ...], rule: str) -> str | None:
+    for url in urls:
+        if not url.is_unix and url.host == "":
+            return rule.format(urls=",".join(map(str, urls)), reason=f"unexpected empty host ({url})")
+    return None

@@ -1,0 +1,80 @@
+"""Feature gates: behaviours that are switched by name, each with a stage and a default.
+
+Owns the table of gates and the syntax ``A=true,B=false``.  Spec: etcd's ``--feature-gates``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from config.faults import BadValue
+
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One switchable behaviour."""
+
+    name: str
+    stage: str
+    default: bool
+    meaning: str
+    supported: bool = True
+
+
+class GateSwitch(NamedTuple):
+    """A gate that was switched away from its default."""
+
+    name: str
+    on: bool
+
+
+GATES: tuple[Gate, ...] = (
+    Gate("StopGRPCServiceOnDefrag", "alpha", False, "health says NOT_SERVING during defragmentation", supported=False),
+    Gate(
+        "InitialCorruptCheck", "alpha", False, "compare hashes with the other members before serving", supported=False
+    ),
+    Gate("CompactHashCheck", "alpha", False, "the leader compares the members' compaction hashes", supported=False),
+    Gate("TxnModeWriteWithSharedBuffer", "beta", True, "tuning of etcd's bbolt transactions", supported=False),
+    Gate("LeaseCheckpoint", "alpha", False, "replicate the remaining time of leases", supported=False),
+    Gate("LeaseCheckpointPersist", "alpha", False, "keep it across restarts; needs LeaseCheckpoint", supported=False),
+    Gate("SetMemberLocalAddr", "alpha", False, "dial peers from the advertised address", supported=False),
+    Gate("FastLeaseKeepAlive", "beta", True, "renew a known lease without waiting for apply", supported=False),
+    Gate("PriorityRequest", "alpha", False, "let lease revocations pass the limit on requests", supported=False),
+)
+_BY_NAME = {gate.name: gate for gate in GATES}
+_STAGES = {"AllAlpha": "alpha", "AllBeta": "beta"}
+
+
+def parse_gates(text: str) -> tuple[GateSwitch, ...]:
+    """Return the gates that *text* switches away from their defaults; a gate named twice takes its last value."""
+    wanted: dict[str, bool] = {}
+    stages: dict[str, bool] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = part.partition("=")
+        name, value = name.strip(), value.strip()
+        if name not in _BY_NAME and name not in _STAGES:
+            raise BadValue(f"unrecognized feature gate: {name}")
+        if value not in _TRUE | _FALSE:
+            raise BadValue(
+                f'invalid value of {name}={value}, err: strconv.ParseBool: parsing "{value}": invalid syntax'
+            )
+        (stages if name in _STAGES else wanted)[name] = value in _TRUE
+    for stage, on in stages.items():
+        for gate in GATES:
+            if gate.stage == _STAGES[stage]:
+                wanted.setdefault(gate.name, on)
+    return tuple(GateSwitch(name, on) for name, on in sorted(wanted.items()) if on != _BY_NAME[name].default)
+
+
+def format_gates(switches: tuple[GateSwitch, ...]) -> str:
+    """Return *switches* as ``A=true,B=false``."""
+    return ",".join(f"{name}={str(on).lower()}" for name, on in switches)
+
+
+def unsupported(switches: tuple[GateSwitch, ...]) -> tuple[str, ...]:
+    """Return the names of those gates among *switches* that actcd cannot switch yet."""
+    return tuple(name for name, _ in switches if not _BY_NAME[name].supported)

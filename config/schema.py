@@ -1,0 +1,863 @@
+"""Every setting, declared once: the field, its flag, kind, default, meaning, check, and whether actcd supports it yet.
+
+Flags, ``ETCD_*`` variables, file keys, ``--help`` and config/actcd.sample.yaml are all made from this table, so adding
+a setting means adding a field here; supporting one that is marked ``supported=False`` means deleting that mark.
+Frozen: the tree is read by many threads.  Names, defaults and meanings are those of etcd 3.7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from config import checks
+from config.kinds import (
+    COMMA_LIST,
+    DURATION_S,
+    GATES,
+    INITIAL_CLUSTER,
+    LIST,
+    OBJECTS,
+    OPTIONAL_URLS,
+    SIGNED,
+    SWITCH,
+    TEXT,
+    UNSIGNED,
+    UNSIGNED_32,
+    URLS,
+    choice,
+)
+from config.setting import Setting, declared_in, setting
+from config.urls import InitialMember, Url, parse_urls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from config.gates import GateSwitch
+
+DEFAULT_NAME = "default"
+DEFAULT_PEER_URLS = parse_urls("http://localhost:2380")
+DEFAULT_CLIENT_URLS = parse_urls("http://localhost:2379")
+DEFAULT_ROTATION = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}'
+
+_NOT_IN_LEVELDB = "tunes etcd's bbolt; LevelDB needs no such setting, so it has no effect"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """Member."""
+
+    name: str = setting("name", TEXT, DEFAULT_NAME, "Human-readable name of this member.")
+    data_dir: str = setting("data-dir", TEXT, "", "Path to the data directory.", shown_default="${name}.etcd")
+    wal_dir: str = setting(
+        "wal-dir", TEXT, "", "Path to a WAL directory of its own; if empty, member/wal in the data directory."
+    )
+    snapshot_count: int = setting(
+        "snapshot-count", UNSIGNED, 10_000, "Applied entries between two snapshots to disk.", zero_means=10_000
+    )
+    snapshot_catchup_entries: int = setting(
+        "snapshot-catchup-entries",
+        UNSIGNED,
+        5_000,
+        "Entries that stay in memory behind a snapshot, for a slow follower to catch up.",
+        zero_means=5_000,
+    )
+    heartbeat_interval_ms: int = setting(
+        "heartbeat-interval",
+        UNSIGNED,
+        100,
+        "Time between the leader's heartbeats, in milliseconds; also the length of a raft tick.",
+        check=checks.above_zero_ms("heartbeat-interval"),
+    )
+    election_timeout_ms: int = setting(
+        "election-timeout",
+        UNSIGNED,
+        1_000,
+        "Time without a heartbeat before an election, in milliseconds; at least five heartbeats.",
+        check=checks.above_zero_ms("election-timeout"),
+    )
+    initial_election_tick_advance: bool = setting(
+        "initial-election-tick-advance", SWITCH, True, "Whether to hasten the first election after the start."
+    )
+    listen_peer_urls: tuple[Url, ...] = setting(
+        "listen-peer-urls",
+        URLS,
+        DEFAULT_PEER_URLS,
+        "URLs to listen on for other members (http only, so far).",
+        check=checks.bindable,
+    )
+    listen_client_urls: tuple[Url, ...] = setting(
+        "listen-client-urls",
+        URLS,
+        DEFAULT_CLIENT_URLS,
+        "URLs to listen on for clients, gRPC and HTTP alike (http only, so far).",
+        check=checks.bindable,
+    )
+    listen_client_http_urls: tuple[Url, ...] = setting(
+        "listen-client-http-urls",
+        OPTIONAL_URLS,
+        (),
+        "URLs for the clients' HTTP requests alone; listen-client-urls then serve only gRPC.",
+        supported=False,
+        check=checks.bindable,
+    )
+    max_snapshots: int = setting("max-snapshots", UNSIGNED, 5, "Snapshot files to keep (0 keeps all).")
+    max_wals: int = setting("max-wals", UNSIGNED, 5, "WAL files to keep (0 keeps all).")
+    memory_mlock: bool = setting(
+        "memory-mlock", SWITCH, False, "Whether to lock the process's memory in RAM.", supported=False
+    )
+    quota_backend_bytes: int = setting(
+        "quota-backend-bytes",
+        SIGNED,
+        0,
+        "Size of the store at which the NOSPACE alarm is raised (0 means 2 GiB, less than 0 means never).",
+        zero_means=2 * 1024**3,
+    )
+    backend_bbolt_freelist_type: str = setting(
+        "backend-bbolt-freelist-type",
+        choice("array", "map"),
+        "map",
+        "Accepted for etcd's sake; LevelDB has no freelist.",
+        note=_NOT_IN_LEVELDB,
+    )
+    backend_batch_interval_s: float = setting(
+        "backend-batch-interval",
+        DURATION_S,
+        0.0,
+        "Accepted for etcd's sake; actcd batches by itself.",
+        note=_NOT_IN_LEVELDB,
+    )
+    backend_batch_limit: int = setting(
+        "backend-batch-limit", SIGNED, 0, "Accepted for etcd's sake; actcd batches by itself.", note=_NOT_IN_LEVELDB
+    )
+    max_txn_ops: int = setting("max-txn-ops", UNSIGNED, 128, "Operations that one transaction may hold.")
+    max_request_bytes: int = setting(
+        "max-request-bytes", UNSIGNED, 1_572_864, "Size of the largest request that clients may send, in bytes."
+    )
+    max_concurrent_streams: int = setting(
+        "max-concurrent-streams",
+        UNSIGNED_32,
+        0xFFFFFFFF,
+        "Calls that one client connection may have open at the same time.",
+    )
+    grpc_keepalive_min_time_s: float = setting(
+        "grpc-keepalive-min-time",
+        DURATION_S,
+        5.0,
+        "Shortest time between two pings of a client; one that pings more often is disconnected.",
+        check=checks.not_negative_s("grpc-keepalive-min-time"),
+    )
+    grpc_keepalive_interval_s: float = setting(
+        "grpc-keepalive-interval",
+        DURATION_S,
+        7200.0,
+        "Time without traffic after which a client is pinged (0 means never).",
+        check=checks.not_negative_s("grpc-keepalive-interval"),
+    )
+    grpc_keepalive_timeout_s: float = setting(
+        "grpc-keepalive-timeout",
+        DURATION_S,
+        20.0,
+        "Time to wait for the answer before the connection is closed (0 means for ever).",
+        check=checks.not_negative_s("grpc-keepalive-timeout"),
+    )
+    socket_reuse_port: bool = setting(
+        "socket-reuse-port",
+        SWITCH,
+        False,
+        "Whether to set SO_REUSEPORT on listeners.",
+        file="socket-options.reuse-port",
+        supported=False,
+    )
+    socket_reuse_address: bool = setting(
+        "socket-reuse-address",
+        SWITCH,
+        False,
+        "Whether to set SO_REUSEADDR on listeners.",
+        file="socket-options.reuse-address",
+        supported=False,
+    )
+    enable_grpc_gateway: bool = setting(
+        "enable-grpc-gateway",
+        SWITCH,
+        True,
+        "Whether to offer the JSON gateway below /v3/ (there is none yet, so this changes nothing).",
+    )
+    raft_read_timeout_s: float = setting(
+        "raft-read-timeout", DURATION_S, 5.0, "Longest read from a peer, at least 5s.", file=None, supported=False
+    )
+    raft_write_timeout_s: float = setting(
+        "raft-write-timeout", DURATION_S, 5.0, "Longest write to a peer, at least 5s.", file=None, supported=False
+    )
+    feature_gates: tuple[GateSwitch, ...] = setting(
+        "feature-gates",
+        GATES,
+        (),
+        "Behaviours to switch on or off, as A=true,B=false; AllAlpha and AllBeta switch whole stages.",
+        check=checks.supported_gates,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clustering:
+    """Clustering."""
+
+    initial_advertise_peer_urls: tuple[Url, ...] = setting(
+        "initial-advertise-peer-urls",
+        URLS,
+        DEFAULT_PEER_URLS,
+        "URLs at which the other members reach this one.",
+        check=checks.advertisable_to_peers,
+    )
+    initial_cluster: tuple[InitialMember, ...] = setting(
+        "initial-cluster",
+        INITIAL_CLUSTER,
+        (),
+        "Members of a new cluster, as name=url,name=url; if empty, this member alone.",
+        check=checks.single_member,
+        shown_default="default=http://localhost:2380",
+    )
+    initial_cluster_state: str = setting(
+        "initial-cluster-state",
+        choice("new", "existing", rule='unexpected clusterState "{value}"'),
+        "new",
+        "Whether the cluster is new or existing.",
+    )
+    initial_cluster_token: str = setting(
+        "initial-cluster-token",
+        TEXT,
+        "etcd-cluster",
+        "Goes into the ids of a new cluster and its members, which keeps clusters apart.",
+    )
+    advertise_client_urls: tuple[Url, ...] = setting(
+        "advertise-client-urls",
+        URLS,
+        DEFAULT_CLIENT_URLS,
+        "URLs at which clients reach this member.",
+        check=checks.advertisable_to_clients,
+    )
+    discovery_token: str = setting(
+        "discovery-token",
+        TEXT,
+        "",
+        "Name under which the members of a new cluster find each other.",
+        file="discovery-config.token",
+        supported=False,
+    )
+    discovery_endpoints: tuple[str, ...] = setting(
+        "discovery-endpoints",
+        LIST,
+        (),
+        "Endpoints of the etcd cluster that serves discovery.",
+        file="discovery-config.client.endpoints",
+        supported=False,
+        check=checks.no_empty_endpoint,
+    )
+    discovery_dial_timeout_s: float = setting(
+        "discovery-dial-timeout",
+        DURATION_S,
+        2.0,
+        "Longest dial to the discovery service.",
+        file="discovery-config.client.dial-timeout",
+        supported=False,
+    )
+    discovery_request_timeout_s: float = setting(
+        "discovery-request-timeout",
+        DURATION_S,
+        5.0,
+        "Longest request to the discovery service.",
+        file="discovery-config.client.request-timeout",
+        supported=False,
+    )
+    discovery_keepalive_time_s: float = setting(
+        "discovery-keepalive-time",
+        DURATION_S,
+        2.0,
+        "Time between pings to the discovery service.",
+        file="discovery-config.client.keepalive-time",
+        supported=False,
+    )
+    discovery_keepalive_timeout_s: float = setting(
+        "discovery-keepalive-timeout",
+        DURATION_S,
+        6.0,
+        "Longest wait for the answer to such a ping.",
+        file="discovery-config.client.keepalive-timeout",
+        supported=False,
+    )
+    discovery_max_request_bytes: int = setting(
+        "discovery-config.client.max-request-bytes",
+        SIGNED,
+        0,
+        "Size of the largest request to the discovery service.",
+        flag=False,
+        file="discovery-config.client.max-request-bytes",
+        supported=False,
+    )
+    discovery_max_receive_bytes: int = setting(
+        "discovery-config.client.max-recv-bytes",
+        SIGNED,
+        0,
+        "Size of the largest answer of the discovery service.",
+        flag=False,
+        file="discovery-config.client.max-recv-bytes",
+        supported=False,
+    )
+    discovery_insecure_transport: bool = setting(
+        "discovery-insecure-transport",
+        SWITCH,
+        True,
+        "Whether the discovery service is reached without TLS.",
+        file="discovery-config.client.secure.insecure-transport",
+        supported=False,
+    )
+    discovery_insecure_skip_tls_verify: bool = setting(
+        "discovery-insecure-skip-tls-verify",
+        SWITCH,
+        False,
+        "Whether to trust any certificate of the discovery service.",
+        file="discovery-config.client.secure.insecure-skip-tls-verify",
+        supported=False,
+    )
+    discovery_server_name: str = setting(
+        "discovery-config.client.secure.server-name",
+        TEXT,
+        "",
+        "Name that the discovery service's certificate must have.",
+        flag=False,
+        file="discovery-config.client.secure.server-name",
+        supported=False,
+    )
+    discovery_cert: str = setting(
+        "discovery-cert",
+        TEXT,
+        "",
+        "Certificate to show to the discovery service.",
+        file="discovery-config.client.secure.cert",
+        supported=False,
+    )
+    discovery_key: str = setting(
+        "discovery-key",
+        TEXT,
+        "",
+        "Key of that certificate.",
+        file="discovery-config.client.secure.key",
+        supported=False,
+    )
+    discovery_cacert: str = setting(
+        "discovery-cacert",
+        TEXT,
+        "",
+        "Authority to verify the discovery service by.",
+        file="discovery-config.client.secure.cacert",
+        supported=False,
+    )
+    discovery_user: str = setting(
+        "discovery-user",
+        TEXT,
+        "",
+        "User of the discovery service, as user[:password].",
+        file="discovery-config.client.auth.username",
+        supported=False,
+    )
+    discovery_password: str = setting(
+        "discovery-password",
+        TEXT,
+        "",
+        "That user's password.",
+        file="discovery-config.client.auth.password",
+        supported=False,
+    )
+    discovery_auth_token: str = setting(
+        "discovery-config.client.auth.token",
+        TEXT,
+        "",
+        "Token to show to the discovery service.",
+        flag=False,
+        file="discovery-config.client.auth.token",
+        supported=False,
+    )
+    discovery_fallback: str = setting(
+        "discovery-fallback",
+        choice("exit", "proxy", rule="invalid value"),
+        "exit",
+        "What to do when discovery fails; only exit is left.",
+        file=None,
+        supported=False,
+        check=checks.exit_on_fallback,
+    )
+    discovery_srv: str = setting(
+        "discovery-srv", TEXT, "", "Domain whose SRV records name the members of a new cluster.", supported=False
+    )
+    discovery_srv_name: str = setting(
+        "discovery-srv-name", TEXT, "", "Suffix of the service's name in those records.", supported=False
+    )
+    strict_reconfig_check: bool = setting(
+        "strict-reconfig-check", SWITCH, True, "Whether to refuse member changes that would lose the quorum."
+    )
+    pre_vote: bool = setting("pre-vote", SWITCH, True, "Whether to ask for votes on trial before an election.")
+    auto_compaction_retention: str = setting(
+        "auto-compaction-retention",
+        TEXT,
+        "0",
+        "History to keep when compacting by itself: hours or a duration, or a number of revisions (0 means off).",
+        supported=False,
+    )
+    auto_compaction_mode: str = setting(
+        "auto-compaction-mode",
+        TEXT,
+        "periodic",
+        "How to read auto-compaction-retention: periodic or revision.",
+        supported=False,
+        check=checks.known_compaction_mode,
+    )
+    v2_deprecation: str = setting(
+        "v2-deprecation",
+        choice("not-yet", "write-only", "write-only-drop-data", "gone", rule="invalid value"),
+        "write-only",
+        "Accepted for etcd's sake; there is no v2 store.",
+        note="there is no v2 store here, so it has no effect",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """Security."""
+
+    cert_file: str = setting(
+        "cert-file",
+        TEXT,
+        "",
+        "Certificate to show to clients.",
+        file="client-transport-security.cert-file",
+        supported=False,
+    )
+    key_file: str = setting(
+        "key-file",
+        TEXT,
+        "",
+        "Key of that certificate.",
+        file="client-transport-security.key-file",
+        supported=False,
+    )
+    client_cert_auth: bool = setting(
+        "client-cert-auth",
+        SWITCH,
+        False,
+        "Whether clients must show a certificate.",
+        file="client-transport-security.client-cert-auth",
+        supported=False,
+    )
+    client_cert_file: str = setting(
+        "client-cert-file",
+        TEXT,
+        "",
+        "Certificate for the server's own calls to client URLs; if empty, cert-file.",
+        file="client-transport-security.client-cert-file",
+        supported=False,
+    )
+    client_key_file: str = setting(
+        "client-key-file",
+        TEXT,
+        "",
+        "Key of that certificate.",
+        file="client-transport-security.client-key-file",
+        supported=False,
+    )
+    client_crl_file: str = setting(
+        "client-crl-file", TEXT, "", "List of revoked client certificates.", file=None, supported=False
+    )
+    client_cert_allowed_cn: tuple[str, ...] = setting(
+        "client-transport-security.allowed-cn",
+        LIST,
+        (),
+        "Common names that clients' certificates may have.",
+        flag=False,
+        file="client-transport-security.allowed-cn",
+        supported=False,
+    )
+    client_cert_allowed_hostname: tuple[str, ...] = setting(
+        "client-cert-allowed-hostname",
+        LIST,
+        (),
+        "Host names that clients' certificates may have.",
+        file="client-transport-security.allowed-hostname",
+        supported=False,
+    )
+    client_skip_client_san_verification: bool = setting(
+        "client-transport-security.skip-client-san-verification",
+        SWITCH,
+        False,
+        "Whether not to compare clients' certificates with their addresses.",
+        flag=False,
+        file="client-transport-security.skip-client-san-verification",
+        supported=False,
+    )
+    trusted_ca_file: str = setting(
+        "trusted-ca-file",
+        TEXT,
+        "",
+        "Authority to verify clients by; they must show a certificate then.",
+        file="client-transport-security.trusted-ca-file",
+        supported=False,
+    )
+    auto_tls: bool = setting(
+        "auto-tls",
+        SWITCH,
+        False,
+        "Whether to serve clients with a certificate made at the start.",
+        file="client-transport-security.auto-tls",
+        supported=False,
+    )
+    peer_cert_file: str = setting(
+        "peer-cert-file",
+        TEXT,
+        "",
+        "Certificate to show to peers.",
+        file="peer-transport-security.cert-file",
+        supported=False,
+    )
+    peer_key_file: str = setting(
+        "peer-key-file",
+        TEXT,
+        "",
+        "Key of that certificate.",
+        file="peer-transport-security.key-file",
+        supported=False,
+    )
+    peer_client_cert_auth: bool = setting(
+        "peer-client-cert-auth",
+        SWITCH,
+        False,
+        "Whether peers must show a certificate.",
+        file="peer-transport-security.client-cert-auth",
+        supported=False,
+    )
+    peer_client_cert_file: str = setting(
+        "peer-client-cert-file",
+        TEXT,
+        "",
+        "Certificate for calls to peers; if empty, peer-cert-file.",
+        file="peer-transport-security.client-cert-file",
+        supported=False,
+    )
+    peer_client_key_file: str = setting(
+        "peer-client-key-file",
+        TEXT,
+        "",
+        "Key of that certificate.",
+        file="peer-transport-security.client-key-file",
+        supported=False,
+    )
+    peer_trusted_ca_file: str = setting(
+        "peer-trusted-ca-file",
+        TEXT,
+        "",
+        "Authority to verify peers by.",
+        file="peer-transport-security.trusted-ca-file",
+        supported=False,
+    )
+    peer_cert_allowed_cn: tuple[str, ...] = setting(
+        "peer-cert-allowed-cn",
+        LIST,
+        (),
+        "Common names that peers' certificates may have.",
+        file="peer-transport-security.allowed-cn",
+        supported=False,
+    )
+    peer_cert_allowed_hostname: tuple[str, ...] = setting(
+        "peer-cert-allowed-hostname",
+        LIST,
+        (),
+        "Host names that peers' certificates may have.",
+        file="peer-transport-security.allowed-hostname",
+        supported=False,
+    )
+    peer_auto_tls: bool = setting(
+        "peer-auto-tls",
+        SWITCH,
+        False,
+        "Whether to serve peers with a certificate made at the start.",
+        file="peer-transport-security.auto-tls",
+        supported=False,
+    )
+    peer_crl_file: str = setting(
+        "peer-crl-file", TEXT, "", "List of revoked peer certificates.", file=None, supported=False
+    )
+    peer_skip_client_san_verification: bool = setting(
+        "peer-skip-client-san-verification",
+        SWITCH,
+        False,
+        "Whether not to compare peers' certificates with their addresses.",
+        file="peer-transport-security.skip-client-san-verification",
+        supported=False,
+    )
+    self_signed_cert_validity_years: int = setting(
+        "self-signed-cert-validity",
+        UNSIGNED,
+        1,
+        "Years that certificates made at the start are valid.",
+        supported=False,
+    )
+    cipher_suites: tuple[str, ...] = setting(
+        "cipher-suites", LIST, (), "TLS cipher suites to offer (empty means the usual ones).", supported=False
+    )
+    tls_min_version: str = setting(
+        "tls-min-version",
+        TEXT,
+        "TLS1.2",
+        "Oldest TLS version to speak.",
+        supported=False,
+        check=checks.known_tls_version,
+    )
+    tls_max_version: str = setting(
+        "tls-max-version",
+        TEXT,
+        "",
+        "Newest TLS version to speak (empty means the newest there is).",
+        supported=False,
+        check=checks.known_tls_version,
+    )
+    cors: tuple[str, ...] = setting(
+        "cors", COMMA_LIST, ("*",), "Origins from which browsers may call (* means all).", supported=False
+    )
+    host_whitelist: tuple[str, ...] = setting(
+        "host-whitelist",
+        COMMA_LIST,
+        ("*",),
+        "Host names that HTTP requests without TLS may name (* means all).",
+        supported=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """Auth."""
+
+    auth_token: str = setting(
+        "auth-token", TEXT, "simple", "Type of the clients' tokens and its options: simple or jwt.", supported=False
+    )
+    bcrypt_cost: int = setting(
+        "bcrypt-cost", UNSIGNED, 10, "Cost of hashing a password with bcrypt, from 4 to 31.", supported=False
+    )
+    auth_token_ttl_s: int = setting(
+        "auth-token-ttl", UNSIGNED, 300, "Life of a simple token, in seconds.", supported=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Profiling and Monitoring."""
+
+    enable_pprof: bool = setting(
+        "enable-pprof", SWITCH, False, "Whether to offer profiles below /debug/pprof/.", supported=False
+    )
+    metrics: str = setting(
+        "metrics", TEXT, "basic", "Detail of the metrics; extensive adds histograms of calls.", supported=False
+    )
+    listen_metrics_urls: tuple[Url, ...] = setting(
+        "listen-metrics-urls",
+        OPTIONAL_URLS,
+        (),
+        "Further URLs for metrics and health.",
+        supported=False,
+        check=checks.bindable,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logging:
+    """Logging."""
+
+    logger: str = setting(
+        "logger",
+        TEXT,
+        "zap",
+        "Accepted for etcd's sake; only zap, whose format the log has.",
+        check=checks.known_logger,
+    )
+    log_outputs: tuple[str, ...] = setting(
+        "log-outputs",
+        LIST,
+        ("default",),
+        "Where the log goes: default and stderr, stdout, and paths of files.",
+        check=checks.usable_outputs,
+    )
+    log_level: str = setting(
+        "log-level",
+        choice("debug", "info", "warn", "error", "dpanic", "panic", "fatal", rule='unrecognized level: "{value}"'),
+        "info",
+        "Least level that is logged: debug, info, warn, error, panic or fatal.",
+    )
+    log_format: str = setting(
+        "log-format",
+        choice("", "json", "console", rule='unknown log format "{value}", supported are json and console'),
+        "",
+        "json or console.",
+        shown_default="json, or console on a terminal",
+    )
+    enable_log_rotation: bool = setting(
+        "enable-log-rotation", SWITCH, False, "Whether to rotate the one log file.", supported=False
+    )
+    log_rotation_config_json: str = setting(
+        "log-rotation-config-json",
+        TEXT,
+        DEFAULT_ROTATION,
+        "When to rotate: maxsize in MB, maxage in days, maxbackups, localtime, compress.",
+        supported=False,
+    )
+    warning_unary_request_duration_s: float = setting(
+        "warning-unary-request-duration", DURATION_S, 0.3, "Time from which on a request is logged as slow."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """Distributed tracing."""
+
+    enable_distributed_tracing: bool = setting(
+        "enable-distributed-tracing", SWITCH, False, "Whether to send traces.", supported=False
+    )
+    distributed_tracing_address: str = setting(
+        "distributed-tracing-address", TEXT, "localhost:4317", "Address of the collector.", supported=False
+    )
+    distributed_tracing_service_name: str = setting(
+        "distributed-tracing-service-name", TEXT, "etcd", "Name of the service, equal on all members.", supported=False
+    )
+    distributed_tracing_instance_id: str = setting(
+        "distributed-tracing-instance-id", TEXT, "", "Name of the instance, different on each member.", supported=False
+    )
+    distributed_tracing_sampling_rate: int = setting(
+        "distributed-tracing-sampling-rate",
+        SIGNED,
+        0,
+        "Requests to trace out of a million.",
+        supported=False,
+        check=checks.sampling_rate,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """Features."""
+
+    corrupt_check_time_s: float = setting(
+        "corrupt-check-time",
+        DURATION_S,
+        0.0,
+        "Time between checks that the members agree (0 means none).",
+        supported=False,
+    )
+    compact_hash_check_time_s: float = setting(
+        "compact-hash-check-time",
+        DURATION_S,
+        60.0,
+        "Time between comparisons of compaction hashes.",
+        supported=False,
+        check=checks.above_zero_s("compact-hash-check-time"),
+    )
+    compaction_batch_limit: int = setting(
+        "compaction-batch-limit",
+        SIGNED,
+        0,
+        "Revisions removed in one batch of a compaction (0 means 1000).",
+        zero_means=1_000,
+        check=checks.not_negative("compaction-batch-limit"),
+    )
+    compaction_sleep_interval_s: float = setting(
+        "compaction-sleep-interval",
+        DURATION_S,
+        0.0,
+        "Pause between two batches of a compaction (0 means 10ms).",
+        zero_means=0.01,
+        check=checks.not_negative_s("compaction-sleep-interval"),
+    )
+    warning_apply_duration_s: float = setting(
+        "warning-apply-duration", DURATION_S, 0.1, "Time from which on applying an entry is logged as slow."
+    )
+    watch_progress_notify_interval_s: float = setting(
+        "watch-progress-notify-interval",
+        DURATION_S,
+        0.0,
+        "Time between the progress notices of a watch (0 means 10m; at least 100ms).",
+        zero_means=600.0,
+        check=checks.not_negative_s("watch-progress-notify-interval"),
+    )
+    bootstrap_defrag_threshold_megabytes: int = setting(
+        "bootstrap-defrag-threshold-megabytes",
+        UNSIGNED,
+        0,
+        "Unused megabytes in the store from which on it is defragmented at the start (0 means never).",
+        supported=False,
+    )
+    max_learners: int = setting("max-learners", SIGNED, 1, "Learners that the cluster may have.")
+    downgrade_check_time_s: float = setting(
+        "downgrade-check-time", DURATION_S, 5.0, "Time between checks on a downgrade that is going on.", supported=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsafe:
+    """Unsafe feature."""
+
+    force_new_cluster: bool = setting(
+        "force-new-cluster", SWITCH, False, "Whether to make a cluster of one member from its data.", supported=False
+    )
+    unsafe_no_fsync: bool = setting(
+        "unsafe-no-fsync", SWITCH, False, "Whether not to wait for the disk; a crash of the machine then loses data."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """Beyond etcd."""
+
+    engine: str = setting(
+        "engine",
+        choice("native", "grpcio"),
+        "native",
+        "What serves clients: native is actcd's own HTTP/2, grpcio is Google's library.",
+    )
+    extensions: tuple[object, ...] = setting(
+        "extensions", OBJECTS, (), "Actors to add, as a list of {actor, options}.", flag=False, supported=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of one member, read once at the start and never changed."""
+
+    member: Member = Member()
+    clustering: Clustering = Clustering()
+    security: Security = Security()
+    auth: Auth = Auth()
+    metrics: Metrics = Metrics()
+    logging: Logging = Logging()
+    tracing: Tracing = Tracing()
+    features: Features = Features()
+    unsafe: Unsafe = Unsafe()
+    own: Own = Own()
+
+
+class Declared(NamedTuple):
+    """A setting and the field that declares it."""
+
+    setting: Setting
+    section: str
+    """The attribute of Config."""
+    title: str
+    """The section's heading in help and in the sample."""
+    attribute: str
+
+
+def declarations() -> Iterator[Declared]:
+    """Yield every setting, in the order of this page."""
+    for section in fields(Config):
+        kind: Any = type(section.default)
+        title = (kind.__doc__ or "").rstrip(".")
+        for each in fields(kind):
+            yield Declared(declared_in(each.metadata), section.name, title, each.name)
+
+
+DECLARED: tuple[Declared, ...] = tuple(declarations())
+BY_NAME: dict[str, Declared] = {each.setting.name: each for each in DECLARED}
