@@ -1,0 +1,1 @@
+"""actcd and etcd side by side on one machine: `python -m bench`."""
