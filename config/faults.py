@@ -13,7 +13,7 @@ EXIT_SYNTAX = 2
 """etcd's exit code for flags that cannot be read."""
 
 
-class BadValue(ValueError):
+class BadValue(ValueError):  # noqa: N818 - named for what happened
     """A value that cannot be read; its text is the rule that was broken."""
 
 
@@ -29,8 +29,8 @@ class Fault:
     exit_code: int = EXIT_REFUSED
 
     def __str__(self) -> str:
-        """Return one line for people."""
-        if not self.key:
+        """Return one line for people: etcd's sentence where it names the key itself, else the key before it."""
+        if self.key.lstrip("-") in self.rule:
             return self.rule
         given = "" if self.value is None else f"={self.value}"
         return f"{self.key}{given}: {self.rule}"

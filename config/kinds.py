@@ -38,6 +38,8 @@ class Kind(Generic[T]):
     """As plain YAML data."""
     is_switch: bool = False
     """Whether the bare flag means true, as for Go's boolean flags."""
+    empty_is_unset: bool = False
+    """Whether an empty text in the file leaves the default."""
 
 
 def _describe(value: object) -> str:
@@ -125,7 +127,7 @@ def choice(*options: str, rule: str = 'must be one of {options}, not "{value}"')
             raise BadValue(rule.format(options=", ".join(options), value=text))
         return text
 
-    return Kind("|".join(options), from_text, lambda value: from_text(_text_of(value)), str, str)
+    return Kind("|".join(options), from_text, lambda value: from_text(_text_of(value)), str, str, empty_is_unset=True)
 
 
 def _join_members(members: tuple[InitialMember, ...]) -> str:
@@ -143,7 +145,7 @@ UNSIGNED: Kind[int] = _number("unsigned integer", 0, 2**64 - 1)
 UNSIGNED_32: Kind[int] = _number("unsigned integer", 0, 2**32 - 1)
 DURATION_S: Kind[float] = Kind("duration", parse_duration_s, _duration_of, format_duration, to_nanoseconds)
 URLS: Kind[tuple[Url, ...]] = Kind(
-    "URLs", parse_urls, lambda value: parse_urls(_text_of(value)), _join_urls, _join_urls
+    "URLs", parse_urls, lambda value: parse_urls(_text_of(value)), _join_urls, _join_urls, empty_is_unset=True
 )
 OPTIONAL_URLS: Kind[tuple[Url, ...]] = Kind(
     "URLs",
@@ -159,8 +161,14 @@ INITIAL_CLUSTER: Kind[tuple[InitialMember, ...]] = Kind(
     _join_members,
     _join_members,
 )
-COMMA_LIST: Kind[tuple[str, ...]] = Kind("list", _split, lambda value: _split(_text_of(value)), ",".join, ",".join)
-"""Comma-separated wherever it is written, the file included."""
+ALLOWED: Kind[tuple[str, ...]] = Kind(
+    "list",
+    lambda text: _split(text) or ("*",),
+    lambda value: _split(_text_of(value)) or ("*",),
+    ",".join,
+    ",".join,
+)
+"""Comma-separated wherever it is written, the file included; empty means everything."""
 LIST: Kind[tuple[str, ...]] = Kind("list", _split, _texts_of, ",".join, list)
 """Comma-separated in a flag, a true list in the file."""
 GATES: Kind[tuple[GateSwitch, ...]] = Kind(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import checks
 from config.kinds import (
-    COMMA_LIST,
+    ALLOWED,
     DURATION_S,
     GATES,
     INITIAL_CLUSTER,
@@ -358,6 +358,7 @@ class Clustering:
         "",
         "User of the discovery service, as user[:password].",
         file="discovery-config.client.auth.username",
+        secret=True,
         supported=False,
     )
     discovery_password: str = setting(
@@ -366,6 +367,7 @@ class Clustering:
         "",
         "That user's password.",
         file="discovery-config.client.auth.password",
+        secret=True,
         supported=False,
     )
     discovery_auth_token: str = setting(
@@ -375,6 +377,7 @@ class Clustering:
         "Token to show to the discovery service.",
         flag=False,
         file="discovery-config.client.auth.token",
+        secret=True,
         supported=False,
     )
     discovery_fallback: str = setting(
@@ -619,11 +622,11 @@ class Security:
         check=checks.known_tls_version,
     )
     cors: tuple[str, ...] = setting(
-        "cors", COMMA_LIST, ("*",), "Origins from which browsers may call (* means all).", supported=False
+        "cors", ALLOWED, ("*",), "Origins from which browsers may call (* means all).", supported=False
     )
     host_whitelist: tuple[str, ...] = setting(
         "host-whitelist",
-        COMMA_LIST,
+        ALLOWED,
         ("*",),
         "Host names that HTTP requests without TLS may name (* means all).",
         supported=False,
@@ -839,6 +842,9 @@ class Config:
     own: Own = Own()
 
 
+SECTION_TYPES: dict[str, Any] = {each.name: type(each.default) for each in fields(Config)}
+
+
 class Declared(NamedTuple):
     """A setting and the field that declares it."""
 
@@ -852,11 +858,10 @@ class Declared(NamedTuple):
 
 def declarations() -> Iterator[Declared]:
     """Yield every setting, in the order of this page."""
-    for section in fields(Config):
-        kind: Any = type(section.default)
-        title = (kind.__doc__ or "").rstrip(".")
-        for each in fields(kind):
-            yield Declared(declared_in(each.metadata), section.name, title, each.name)
+    for section, section_type in SECTION_TYPES.items():
+        title = section_type.__doc__.rstrip(".")
+        for each in fields(section_type):
+            yield Declared(declared_in(each.metadata), section, title, each.name)
 
 
 DECLARED: tuple[Declared, ...] = tuple(declarations())

@@ -35,6 +35,8 @@ class Setting:
     """Object and key in the file; empty where the file cannot set it."""
     flag: bool
     """Whether it has a flag and an environment variable."""
+    secret: bool
+    """Whether its value must not be shown, not even in a refusal."""
     supported: bool
     """Whether values other than the default work already."""
     check: Callable[[Any], str | None] | None
@@ -70,6 +72,7 @@ def setting(
     *,
     file: str | None = FILE_KEY_AS_NAME,
     flag: bool = True,
+    secret: bool = False,
     supported: bool = True,
     check: Callable[[T], str | None] | None = None,
     zero_means: T | None = None,
@@ -88,6 +91,7 @@ def setting(
         meaning=meaning,
         file_path=file_path,
         flag=flag,
+        secret=secret,
         supported=supported,
         check=check,
         zero_means=zero_means,

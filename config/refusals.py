@@ -1,0 +1,193 @@
+"""Rules between settings, in etcd's words, and what is accepted only with a warning.
+
+``refusals`` holds at every start.  ``bootstrap_refusals`` holds only where there is no data yet, since a member that
+restarts ignores the initial-* settings; the daemon asks it once it has looked at the data directory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator
+
+from config.durations import parse_duration_s
+from config.faults import BadValue, Fault
+from config.notes import Note
+from config.schema import DEFAULT_NAME, Config
+from config.urls import InitialMember, Url
+
+ELECTION_TIMEOUT_MS_MAX = 50_000
+RECOMMENDED_QUOTA_BYTES_MAX = 8 * 1024**3
+RECOMMENDED_REQUEST_BYTES_MAX = 10 * 1024**2
+_NOT_FILES = frozenset({"default", "stdout", "stderr", "systemd/journal", "/dev/null"})
+
+Resolve = Callable[[str], str]
+"""Returns the IP address of a host name; raises OSError if it has none."""
+
+
+def refusals(config: Config, given: Collection[str], *, from_file: bool) -> Iterator[Fault]:
+    """Yield what is wrong between settings; *given* names those that were set, *from_file* tells where."""
+    yield from _timing(config)
+    yield from _clustering(config, given, from_file=from_file)
+    yield from _compaction(config)
+    yield from _logging(config)
+    yield from _tls(config)
+
+
+def warnings(config: Config) -> Iterator[Note]:
+    """Yield what is accepted but better changed."""
+    member = config.member
+    if member.name == DEFAULT_NAME:
+        yield Note("warning", "the name is the default one; members of one cluster need names of their own")
+    if member.quota_backend_bytes > RECOMMENDED_QUOTA_BYTES_MAX:
+        fields = {"key": "quota-backend-bytes", "recommended_bytes_max": RECOMMENDED_QUOTA_BYTES_MAX}
+        yield Note("warning", "the quota exceeds what is recommended", fields)
+    if member.max_request_bytes > RECOMMENDED_REQUEST_BYTES_MAX:
+        fields = {"key": "max-request-bytes", "recommended_bytes_max": RECOMMENDED_REQUEST_BYTES_MAX}
+        yield Note("warning", "the largest request exceeds what is recommended", fields)
+    if any(switch.name == "LeaseCheckpoint" for switch in member.feature_gates) and not any(
+        switch.name == "LeaseCheckpointPersist" for switch in member.feature_gates
+    ):
+        yield Note("warning", "LeaseCheckpoint without LeaseCheckpointPersist loses checkpoints at a restart")
+
+
+def bootstrap_refusals(config: Config, resolve: Resolve) -> tuple[Fault, ...]:
+    """Return what keeps a member without data from starting; asks *resolve* only if advertised URLs differ in text."""
+    return tuple(_bootstrap(config, resolve))
+
+
+def _timing(config: Config) -> Iterator[Fault]:
+    heartbeat, election = config.member.heartbeat_interval_ms, config.member.election_timeout_ms
+    if not heartbeat or not election:
+        return  # each has its own fault already
+    if 5 * heartbeat > election:
+        rule = f"should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        yield Fault("--election-timeout", str(election), f"--election-timeout[{election}ms] {rule}")
+    if election > ELECTION_TIMEOUT_MS_MAX:
+        rule = f"is too long, and should be set less than {ELECTION_TIMEOUT_MS_MAX}ms"
+        yield Fault("--election-timeout", str(election), f"--election-timeout[{election}ms] {rule}")
+
+
+def _clustering(config: Config, given: Collection[str], *, from_file: bool) -> Iterator[Fault]:
+    clustering = config.clustering
+    if "listen-client-urls" in given and "advertise-client-urls" not in given and not from_file:
+        rule = "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+        yield Fault("--advertise-client-urls", None, rule)
+    if bool(clustering.discovery_token) != bool(clustering.discovery_endpoints):
+        yield Fault("--discovery-token", None, "both --discovery-token and --discovery-endpoints must be set")
+    ways = (clustering.initial_cluster, clustering.discovery_srv, clustering.discovery_endpoints)
+    if sum(map(bool, ways)) > 1:
+        rule = (
+            "multiple discovery or bootstrap flags are set. "
+            'Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"'
+        )
+        yield Fault("--initial-cluster", None, rule)
+    shared = set(config.member.listen_client_urls) & set(config.member.listen_client_http_urls)
+    for url in sorted(shared):
+        rule = f"cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+        yield Fault("--listen-client-http-urls", str(url), rule)
+
+
+def _compaction(config: Config) -> Iterator[Fault]:
+    retention = config.clustering.auto_compaction_retention
+    try:
+        hours_or_revisions: float = int(retention)
+    except ValueError:
+        try:
+            hours_or_revisions = parse_duration_s(retention)
+        except BadValue as error:
+            yield _bad_retention(retention, str(error))
+            return
+        if config.clustering.auto_compaction_mode == "revision":
+            yield _bad_retention(retention, "a number of revisions is needed")
+    if hours_or_revisions < 0:
+        yield _bad_retention(retention, "it must not be negative")
+
+
+def _bad_retention(retention: str, reason: str) -> Fault:
+    return Fault("auto-compaction-retention", retention, f"error parsing CompactionRetention: {reason}")
+
+
+def _logging(config: Config) -> Iterator[Fault]:
+    logging = config.logging
+    if not logging.enable_log_rotation:
+        return
+    if len(logging.log_outputs) != 1 or _NOT_FILES & set(logging.log_outputs):
+        rule = "--log-outputs requires a single file path when --log-rotate-config-json is defined"
+        yield Fault("--log-outputs", ",".join(logging.log_outputs), rule)
+    key, text = "--log-rotation-config-json", logging.log_rotation_config_json
+    try:
+        rotation = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        yield Fault(key, text, f"improperly formatted log rotation config: {error}")
+        return
+    kinds = {"maxsize": int, "maxage": int, "maxbackups": int, "localtime": bool, "compress": bool}
+    if not isinstance(rotation, dict) or any(
+        type(rotation[name]) is not kind for name, kind in kinds.items() if name in rotation
+    ):
+        yield Fault(key, text, "invalid log rotation config: sizes, ages and counts are numbers, the rest booleans")
+
+
+def _tls(config: Config) -> Iterator[Fault]:
+    oldest, newest = config.security.tls_min_version, config.security.tls_max_version
+    if newest and oldest > newest:
+        rule = f"min version ({oldest}) is greater than max version ({newest})"
+        yield Fault("--tls-min-version", oldest, rule)
+    if config.security.cipher_suites and oldest == "TLS1.3":
+        rule = "cipher suites cannot be configured when only TLS1.3 is enabled"
+        yield Fault("--cipher-suites", ",".join(config.security.cipher_suites), rule)
+
+
+def _bootstrap(config: Config, resolve: Resolve) -> Iterator[Fault]:
+    clustering, name = config.clustering, config.member.name
+    if clustering.initial_cluster_state == "existing":
+        rule = "actcd does not support joining an existing cluster yet; leave --initial-cluster-state at new"
+        yield Fault("--initial-cluster-state", "existing", rule)
+    members = {member.name: member for member in clustering.initial_cluster}
+    if not members:
+        yield Fault("--initial-cluster", None, "initial cluster unset and no discovery endpoints found")
+        return
+    urls = [url for member in clustering.initial_cluster for url in member.peer_urls]
+    if len(set(urls)) != len(urls):
+        rule = f"initial cluster {_shown(clustering.initial_cluster)} has duplicate url"
+        yield Fault("--initial-cluster", None, rule)
+    if name not in members:
+        rule = f'couldn\'t find local name "{name}" in the initial cluster configuration'
+        yield Fault("--name", name, rule)
+        return
+    yield from _advertise_matches(clustering.initial_advertise_peer_urls, members[name], resolve)
+
+
+def _advertise_matches(advertised: tuple[Url, ...], member: InitialMember, resolve: Resolve) -> Iterator[Fault]:
+    if set(advertised) == set(member.peer_urls):
+        return
+    own = InitialMember(member.name, advertised)
+    reason = _difference(advertised, member.peer_urls, resolve)
+    if reason is None:
+        return
+    advertised_text = ",".join(map(str, advertised))
+    missing = [f"{member.name}={url}" for url in member.peer_urls if url not in advertised]
+    if missing:
+        rule = (
+            f"--initial-cluster has {','.join(missing)} but missing from "
+            f"--initial-advertise-peer-urls={advertised_text} ({reason})"
+        )
+    else:
+        surplus = ",".join(str(url) for url in advertised if url not in member.peer_urls)
+        rule = f"--initial-advertise-peer-urls has {surplus} but missing from --initial-cluster={_shown((own,))}"
+    yield Fault("--initial-advertise-peer-urls", advertised_text, rule)
+
+
+def _difference(advertised: tuple[Url, ...], initial: tuple[Url, ...], resolve: Resolve) -> str | None:
+    """Return how the lists differ once host names are resolved, None if they do not."""
+    if len(advertised) != len(initial):
+        return "the numbers of URLs differ"
+    try:
+        left = sorted((url.scheme, resolve(url.host), url.port) for url in advertised)
+        right = sorted((url.scheme, resolve(url.host), url.port) for url in initial)
+    except OSError as error:
+        return f"failed to resolve: {error}"
+    return None if left == right else "they resolve to different addresses"
+
+
+def _shown(members: tuple[InitialMember, ...]) -> str:
+    return ",".join(f"{member.name}={url}" for member in members for url in member.peer_urls)
