@@ -1,0 +1,1 @@
+"""What committed entries and reads do: requests in, answers in wire form out."""

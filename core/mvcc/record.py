@@ -1,0 +1,137 @@
+"""mvccpb.KeyValue in wire form, and the form in which the live one of each key is stored.
+
+A live record is the bytes as they stand in an answer: tag 0x12, length, KeyValue.  The same tag serves
+RangeResponse.kvs and PutResponse.prev_kv, so an answer is a join of records.  A large KeyValue is not stored twice:
+its live record is a pointer, the byte 0x00 and the revision key under which the records hold it.
+
+KeyValue's fields are always written in the order of their numbers, as etcd does; readers here rely on it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from core.mvcc.varint import read_varint, signed, varint
+
+RECORD_TAG = 0x12
+POINTER_TAG = b"\x00"
+INLINE_SIZE_BYTES_MAX = 8192
+"""A larger KeyValue gets a pointer: below it one read beats two, above it the second write costs more than that."""
+
+
+class KeyValue(NamedTuple):
+    """A KeyValue taken apart."""
+
+    key: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    value: bytes
+    lease: int
+
+
+class Succession(NamedTuple):
+    """What a put takes over from the record that it replaces."""
+
+    create_revision: bytes
+    version: int
+    lease: int
+
+
+def encode_kv(key: bytes, create_revision: bytes, mod_revision: bytes, version: int, value: bytes, lease: int) -> bytes:
+    """Return the wire form; both revisions come already encoded, since a put has them so."""
+    head = b"\x0a%b%b\x10%b\x18%b\x20%b" % (varint(len(key)), key, create_revision, mod_revision, varint(version))
+    tail = b"\x30" + varint(lease) if lease else b""
+    return b"%b\x2a%b%b%b" % (head, varint(len(value)), value, tail) if value else head + tail
+
+
+def encode_key_only(key: bytes) -> bytes:
+    """Return the KeyValue of a tombstone's record."""
+    return b"\x0a%b%b" % (varint(len(key)), key)
+
+
+def encode_deleted(key: bytes, mod_revision: bytes) -> bytes:
+    """Return the KeyValue of a DELETE event."""
+    return b"\x0a%b%b\x18%b" % (varint(len(key)), key, mod_revision)
+
+
+def tagged(kv: bytes) -> bytes:
+    """Return *kv* as it stands in an answer."""
+    return b"\x12%b%b" % (varint(len(kv)), kv)
+
+
+def untagged(record: bytes) -> bytes:
+    """Return the KeyValue of an inline live record."""
+    if record[1] < 0x80:
+        return record[2:]
+    _, start = read_varint(record, 1)
+    return record[start:]
+
+
+def succession(kv: bytes, key: bytes) -> Succession:
+    """Read what the next put of *key* needs of its present *kv*, and no more: this runs for every overwrite."""
+    length = len(key)
+    at = length + (4 if length >= 0x4000 else 3 if length >= 0x80 else 2)
+    if length >= 0x200000:
+        _, at = read_varint(kv, 1)
+        at += length
+    start = at = at + 1  # behind the tag of create_revision
+    while kv[at] >= 0x80:
+        at += 1
+    at += 1
+    create_revision = kv[start:at]
+    at += 1  # the tag of mod_revision
+    while kv[at] >= 0x80:
+        at += 1
+    version, at = read_varint(kv, at + 2)
+    if at < len(kv) and kv[at] == 0x2A:
+        size, at = read_varint(kv, at + 1)
+        at += size
+    lease = signed(read_varint(kv, at + 1)[0]) if at < len(kv) else 0
+    return Succession(create_revision, version, lease)
+
+
+def decode_kv(kv: bytes) -> KeyValue:
+    """Take a stored KeyValue apart; absent fields are zero."""
+    length, at = read_varint(kv, 1)
+    key = kv[at : at + length]
+    at += length
+    create_revision = mod_revision = version = lease = 0
+    value = b""
+    end = len(kv)
+    while at < end:
+        tag = kv[at]
+        number, at = read_varint(kv, at + 1)
+        if tag == 0x2A:
+            value = kv[at : at + number]
+            at += number
+        elif tag == 0x10:
+            create_revision = number
+        elif tag == 0x18:
+            mod_revision = number
+        elif tag == 0x20:
+            version = number
+        else:
+            lease = signed(number)
+    return KeyValue(key, create_revision, mod_revision, version, value, lease)
+
+
+def mod_revision_of(kv: bytes) -> int:
+    """Return only the mod_revision of a put's KeyValue."""
+    length, at = read_varint(kv, 1)
+    at += length + 1
+    while kv[at] >= 0x80:
+        at += 1
+    return read_varint(kv, at + 2)[0]
+
+
+def key_of(kv: bytes) -> bytes:
+    """Return only the key."""
+    length, at = read_varint(kv, 1)
+    return kv[at : at + length]
+
+
+def without_value(kv: bytes) -> bytes:
+    """Return *kv* as keys_only answers show it."""
+    key, create_revision, mod_revision, version, _, lease = decode_kv(kv)
+    return encode_kv(key, varint(create_revision), varint(mod_revision), version, b"", lease)

@@ -1,0 +1,104 @@
+"""What was changed since the last flush, laid over the backend so that it reads as if it had been written.
+
+Scans filter the staged keys of their space, so they cost a little more the more is staged: the owner flushes once for
+each batch of entries.  Belongs to the store's thread.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from core.mvcc.backend import Backend
+
+_CURRENT = ord("c")
+_RECORDS = ord("r")
+_HISTORY = ord("k")
+
+
+class Staging:
+    """A Reader of backend and staged changes.  None as a staged value means removed."""
+
+    __slots__ = ("backend", "current", "history", "others")
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.current: dict[bytes, bytes | None] = {}
+        self.history: dict[bytes, bytes | None] = {}
+        self.others: dict[bytes, bytes | None] = {}
+
+    def __len__(self) -> int:
+        return len(self.current) + len(self.history) + len(self.others)
+
+    def write(self, *, sync: bool) -> None:
+        """Hand everything staged to the backend as one batch, and forget it."""
+        self.backend.write(
+            chain(self.history.items(), self.current.items(), self.others.items()),
+            sync=sync,
+        )
+        self.current.clear()
+        self.history.clear()
+        self.others.clear()
+
+    def get(self, key: bytes) -> bytes | None:
+        """See Reader."""
+        staged = self._space(key)
+        if key in staged:
+            return staged[key]
+        return self.backend.get(key)
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """See Reader."""
+        committed = self.backend.scan(start, stop, reverse=reverse)
+        staged = self._space(start)
+        keys = sorted((key for key in staged if start <= key < stop), reverse=reverse)
+        if not keys:
+            return committed
+        return _merge(committed, [(key, staged[key]) for key in keys], reverse=reverse)
+
+    def scan_keys(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[bytes]:
+        """See Reader."""
+        if self._space(start):
+            return (key for key, _ in self.scan(start, stop, reverse=reverse))
+        return self.backend.scan_keys(start, stop, reverse=reverse)
+
+    def scan_values(self, start: bytes, stop: bytes) -> Iterator[bytes]:
+        """See Reader."""
+        if self._space(start):
+            return (value for _, value in self.scan(start, stop))
+        return self.backend.scan_values(start, stop)
+
+    def _space(self, key: bytes) -> dict[bytes, bytes | None]:
+        prefix = key[0]
+        if prefix == _CURRENT:
+            return self.current
+        if prefix in {_RECORDS, _HISTORY}:
+            return self.history
+        return self.others
+
+
+def _merge(
+    committed: Iterator[tuple[bytes, bytes]], staged: list[tuple[bytes, bytes | None]], *, reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    end = len(staged)
+    for item in committed:
+        key = item[0]
+        while at < end and (staged[at][0] > key if reverse else staged[at][0] < key):
+            staged_key, value = staged[at]
+            at += 1
+            if value is not None:
+                yield staged_key, value
+        if at < end and staged[at][0] == key:
+            value = staged[at][1]
+            at += 1
+            if value is not None:
+                yield key, value
+        else:
+            yield item
+    for key, value in staged[at:]:
+        if value is not None:
+            yield key, value

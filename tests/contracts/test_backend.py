@@ -1,0 +1,83 @@
+"""What every backend owes the store: run on the fake in memory and on LevelDB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.mvcc.backend import MemoryBackend
+from storage.leveldb import open_leveldb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from core.mvcc.backend import Backend
+
+
+@pytest.fixture(params=["memory", "leveldb"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    made: Backend = MemoryBackend() if request.param == "memory" else open_leveldb(tmp_path / "db")
+    yield made
+    made.close()
+
+
+def _fill(backend: Backend) -> None:
+    backend.write([(b"k%d" % number, b"v%d" % number) for number in range(5)])
+
+
+def test_a_written_batch_is_read_back_and_may_remove(backend: Backend) -> None:
+    """A value of None removes: deletions and puts share one atomic batch."""
+    _fill(backend)
+    backend.write([(b"k1", None), (b"k2", b"new"), (b"unknown", None)], sync=True)
+    assert backend.get(b"k1") is None
+    assert backend.get(b"k2") == b"new"
+    assert list(backend.scan(b"k0", b"k4")) == [(b"k0", b"v0"), (b"k2", b"new"), (b"k3", b"v3")]
+
+
+def test_scans_include_start_exclude_stop_in_both_directions(backend: Backend) -> None:
+    """The store's bounds rely on it: a wrong edge shows a neighbour's history."""
+    _fill(backend)
+    assert list(backend.scan_keys(b"k1", b"k3")) == [b"k1", b"k2"]
+    assert list(backend.scan_keys(b"k1", b"k3", reverse=True)) == [b"k2", b"k1"]
+    assert list(backend.scan_values(b"k1", b"k3")) == [b"v1", b"v2"]
+    assert list(backend.scan(b"k1", b"k3", reverse=True)) == [(b"k2", b"v2"), (b"k1", b"v1")]
+
+
+def test_an_empty_or_backward_range_is_empty(backend: Backend) -> None:
+    """A client may ask for a range whose end is at or before its key, and gets nothing."""
+    _fill(backend)
+    for start, stop in ((b"k2", b"k2"), (b"k3", b"k1"), (b"z", b"a")):
+        assert list(backend.scan(start, stop)) == []
+        assert list(backend.scan_keys(start, stop)) == []
+        assert list(backend.scan_keys(start, stop, reverse=True)) == []
+        assert list(backend.scan_values(start, stop)) == []
+
+
+def test_a_snapshot_stays_as_it_was(backend: Backend) -> None:
+    """Views are read while entries are applied."""
+    _fill(backend)
+    snapshot = backend.snapshot()
+    backend.write([(b"k1", b"later"), (b"k2", None), (b"k9", b"new")])
+    assert snapshot.get(b"k1") == b"v1"
+    assert list(snapshot.scan_keys(b"k", b"l")) == [b"k0", b"k1", b"k2", b"k3", b"k4"]
+    assert backend.get(b"k1") == b"later"
+
+
+def test_a_scan_that_began_does_not_see_later_writes(backend: Backend) -> None:
+    """Compaction writes while it walks."""
+    _fill(backend)
+    walk = backend.scan_keys(b"k", b"l")
+    assert next(walk) == b"k0"
+    backend.write([(b"k1", None), (b"k11", b"new")])
+    assert list(walk) == [b"k1", b"k2", b"k3", b"k4"]
+
+
+def test_sizes_agree_and_compacting_keeps_the_content(backend: Backend) -> None:
+    """Status shows both sizes, and the one in use is never above the one on disk."""
+    _fill(backend)
+    backend.write([(b"k1", None)])
+    backend.compact()
+    assert 0 <= backend.size_in_use_bytes() <= backend.size_bytes()
+    assert list(backend.scan_keys(b"k", b"l")) == [b"k0", b"k2", b"k3", b"k4"]
