@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     """One position of the log.  *data* is empty in the entry that a new leader appends for itself."""
 
     term: Term
-    index: Index
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     type: EntryType
     data: bytes
 
@@ -109,7 +109,7 @@ class ConfChangeSingle:
 
 @dataclass(frozen=True, slots=True)
 class ConfChangeV2:
-    """Changes that take effect together, the data of a CONF_CHANGE_V2 entry.  Without any it ends a joint configuration."""
+    """Changes that take effect together, the data of a CONF_CHANGE_V2 entry.  Without any it leaves the joint state."""
 
     transition: ConfChangeTransition = ConfChangeTransition.AUTO
     changes: tuple[ConfChangeSingle, ...] = ()
@@ -152,7 +152,7 @@ class Message(NamedTuple):
     sender: MemberId
     term: Term = Term(0)
     log_term: Term = Term(0)
-    index: Index = Index(0)
+    index: Index = Index(0)  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     entries: tuple[Entry, ...] = ()
     commit: Index = Index(0)
     reject: bool = False

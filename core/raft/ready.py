@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.types import Index, Term
-
 if TYPE_CHECKING:
     from core.raft.events import RaftEvent
     from core.raft.messages import Entry, HardState, Message, Snapshot
+    from core.types import Index, Term
 
 
 class ReadState(NamedTuple):
     """A linearizable read, named by its *context*, that may be served once *index* has been applied."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     context: int
 
 
@@ -27,7 +26,7 @@ class StablePoint(NamedTuple):
     """What to tell RaftNode.stable once a Ready is durable: the node's term and last index when it was taken."""
 
     term: Term
-    index: Index
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class Ready(NamedTuple):
@@ -36,8 +35,9 @@ class Ready(NamedTuple):
     Write *snapshot*, *entries* and *hard_state* to the log in this order, after those of every earlier Ready, and sync
     when *must_sync*.  *messages* may leave at once.  *after_sync* may leave only when this Ready and all before it are
     durable, so it takes the same queue as the writes even when this Ready itself writes nothing.  When *stable* is
-    given, call ``node.stable(*ready.stable)`` at that moment too: once for each such Ready, in their order.  *committed* may be applied at once: it holds only entries that are already durable
-    here.  A *snapshot* is acknowledged by ``node.stable_snapshot`` once the store has been replaced by it.
+    given, call ``node.stable(*ready.stable)`` at that moment too: once for each such Ready, in their order.
+    *committed* may be applied at once: it holds only entries that are already durable here.  A *snapshot* is
+    acknowledged by ``node.stable_snapshot`` once the store has been replaced by it.
     """
 
     entries: tuple[Entry, ...]
