@@ -1,0 +1,353 @@
+"""WriteAheadLog: the raft log on disk, in etcd's format.
+
+Owns the wal folder: segments, the spare for the next one, and what is kept of them.  Used by one thread at a time.  It
+must not know what entries mean.  Format and rules of recovery: docs/internals/wal-format.md.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from core.types import Index, Term
+from wal.codec import (
+    Metadata,
+    SnapshotRecord,
+    decode_hard_state,
+    decode_snapshot_record,
+    encode_hard_state,
+    encode_metadata,
+    encode_snapshot_record,
+)
+from wal.errors import DiskFull, WalFailed, failure
+from wal.record import METADATA, SNAPSHOT, STATE, frame_crc, frame_entries, frame_record, peek_records
+from wal.replay import NO_HARD_STATE, CutTail, Replay, Replayer, first_needed
+from wal.segment import (
+    SEGMENT_SIZE_BYTES,
+    Position,
+    Segment,
+    SegmentName,
+    Spare,
+    expect_consecutive,
+    reserve,
+    segment_names,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from core.raft.messages import ConfState, Entry, HardState
+    from wal.filesystem import File, FileSystem
+
+_POSTPONED_CUTS_PER_SEGMENT = 64
+"""A segment that cannot be ended for want of room grows by this part of its size before that is tried again."""
+
+
+def exists(folder: Path, fs: FileSystem) -> bool:
+    """Return whether *folder* holds a log."""
+    return fs.exists(folder) and bool(segment_names(folder, fs))
+
+
+def valid_snapshots(folder: Path, fs: FileSystem) -> set[tuple[Index, Term]]:
+    """Return the index and term of each snapshot that the log tells of and that was committed.
+
+    Checksums are not checked and reading ends at whatever cannot be read: `WriteAheadLog.open` judges that.
+    """
+    snapshots: list[SnapshotRecord] = []
+    commit = 0
+    try:
+        for name in segment_names(folder, fs):
+            with suppress(ValueError):
+                for kind, content in peek_records(_content(folder / str(name), fs), frozenset({STATE, SNAPSHOT})):
+                    if kind == STATE:
+                        commit = decode_hard_state(content).commit
+                    else:
+                        snapshots.append(decode_snapshot_record(content))
+    except OSError as error:
+        raise failure(str(folder), error) from error
+    return {(snapshot.index, snapshot.term) for snapshot in snapshots if snapshot.index <= commit}
+
+
+def _content(path: Path, fs: FileSystem) -> bytes:
+    file = fs.open(path)
+    try:
+        return file.read_at(0, file.size())
+    finally:
+        file.close()
+
+
+class _Saved(NamedTuple):
+    """What a new segment's head and name are made of."""
+
+    hard_state: HardState
+    last_index: Index
+
+
+class WriteAheadLog:
+    """An open log, locked against everybody else.
+
+    After DiskFull it is as it was before the call that raised it and may be used again; after WalFailed only `close`
+    is left.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fs: FileSystem,
+        metadata: Metadata,
+        segments: list[Segment],
+        saved: _Saved,
+        segment_size_bytes: int,
+        max_wals: int,
+    ) -> None:
+        """Take over open *segments*; use `create` or `open` instead."""
+        self._folder = folder
+        self._fs = fs
+        self._metadata = metadata
+        self._segments = segments
+        self._tail = segments[-1]
+        self._saved = self._durable = saved
+        self._segment_size_bytes = self._cut_at = segment_size_bytes
+        self._max_wals = max_wals
+        self._spare = Spare(folder, fs, segment_size_bytes)
+        self._failure: WalFailed | None = None
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        fs: FileSystem,
+        metadata: Metadata,
+        *,
+        segment_size_bytes: int = SEGMENT_SIZE_BYTES,
+        max_wals: int = 0,
+    ) -> Self:
+        """Make a new log in *folder*, which must not exist or be empty; it appears whole or not at all.
+
+        *max_wals* is how many segments `release` leaves, 0 for all.  Raises DiskFull, WalFailed.
+        """
+        assert not exists(folder, fs), folder
+        building = folder.with_name(folder.name + ".tmp")
+        name = SegmentName(0, Index(0))
+        snapshot = encode_snapshot_record(SnapshotRecord(Index(0), Term(0), None))
+        try:
+            if fs.exists(building):
+                fs.remove_folder(building)
+            fs.make_folder(building)
+            file = fs.create(building / str(name))
+            file.lock()
+            reserve(file, segment_size_bytes)
+            segment = Segment(file, name, Position(0, 0))
+            _write_head(segment, metadata, NO_HARD_STATE)
+            segment.write(*frame_record(SNAPSHOT, snapshot, segment.end.crc))
+            segment.sync()
+            fs.fsync_folder(building)
+            if fs.exists(folder):
+                fs.remove_folder(folder)
+            fs.rename(building, folder)
+            fs.fsync_folder(folder.parent)
+        except OSError as error:
+            raise failure(str(folder), error) from error
+        return cls(folder, fs, metadata, [segment], _Saved(NO_HARD_STATE, Index(0)), segment_size_bytes, max_wals)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        fs: FileSystem,
+        from_snapshot: tuple[Index, Term],
+        *,
+        segment_size_bytes: int = SEGMENT_SIZE_BYTES,
+        max_wals: int = 0,
+    ) -> tuple[Self, Replay]:
+        """Read what follows the snapshot (index, term), (0, 0) for all, and open the log for more.
+
+        A tail torn by a crash is cut off, kept in ``<file>.broken``, and told of.  Raises WalCorrupt for any other
+        damage, SnapshotNotFound, WalLocked, DiskFull (no room for the ``.broken`` copy) and WalFailed.
+        """
+        index, term = from_snapshot
+        replayer = Replayer(index, term)
+        try:
+            names = segment_names(folder, fs)
+            names = names[first_needed(names, index, term) :]
+            expect_consecutive(names)
+            segments, replay = _read_segments(folder, fs, names, replayer, segment_size_bytes)
+        except OSError as error:
+            raise failure(str(folder), error) from error
+        saved = _Saved(replay.hard_state, replayer.last_index)
+        return cls(folder, fs, replay.metadata, segments, saved, segment_size_bytes, max_wals), replay
+
+    def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> int:
+        """Write *entries* and then *hard_state* in one piece, and return how many bytes that took.
+
+        Nothing of it is durable before `sync`.  DiskFull leaves nothing of it.
+        """
+        self._expect_usable()
+        pieces, crc = frame_entries(entries, self._tail.end.crc)
+        saved = self._saved
+        if entries:
+            saved = _Saved(saved.hard_state, entries[-1].index)
+        if hard_state is not None and hard_state != NO_HARD_STATE:
+            frame, crc = frame_record(STATE, encode_hard_state(hard_state), crc)
+            pieces.append(frame)
+            saved = _Saved(hard_state, saved.last_index)
+        if not pieces:
+            return 0
+        frames = b"".join(pieces)
+        self._write(frames, crc)
+        self._saved = saved
+        return len(frames)
+
+    def sync(self) -> None:
+        """Make durable all that was written.  DiskFull takes back every append since the last sync that worked.
+
+        Then, when the segment has reached its size, begin the next.  No room for that is no error: the segment grows
+        on, and the next one is tried for again later.
+        """
+        self._expect_usable()
+        if self._tail.is_durable:
+            return
+        try:
+            self._tail.sync()
+        except DiskFull:
+            self._saved = self._durable
+            raise
+        except WalFailed as error:
+            self._failure = error
+            raise
+        self._durable = self._saved
+        offset = self._tail.end.offset
+        try:
+            if offset >= self._cut_at:
+                self._cut()
+            elif offset >= self._cut_at // 2:
+                self._spare.prepare()
+        except DiskFull:
+            self._cut_at = max(self._cut_at, offset) + self._segment_size_bytes // _POSTPONED_CUTS_PER_SEGMENT
+        except WalFailed as error:
+            self._failure = error
+            raise
+
+    def save_snapshot(self, index: Index, term: Term, conf_state: ConfState) -> None:
+        """Note, durably, that a snapshot was saved.  Its file must be durable already.  Raises DiskFull, WalFailed."""
+        self._expect_usable()
+        data = encode_snapshot_record(SnapshotRecord(index, term, conf_state))
+        self._write(*frame_record(SNAPSHOT, data, self._tail.end.crc))
+        self._saved = _Saved(self._saved.hard_state, max(self._saved.last_index, index))
+        self.sync()
+
+    def release(self, *, before: Index) -> None:
+        """Let go of the segments that hold nothing from *before* on, and remove the oldest beyond *max_wals*.
+
+        *before* must be covered by a saved snapshot.
+        """
+        needed = 0
+        for position, segment in enumerate(self._segments):
+            if segment.name.first_index < before:
+                needed = position
+        for segment in self._segments[:needed]:
+            segment.close()
+        del self._segments[:needed]
+        if self._max_wals:
+            names = segment_names(self._folder, self._fs)
+            for name in names[: max(0, len(names) - self._max_wals)]:
+                if name.sequence >= self._segments[0].name.sequence:
+                    break
+                try:
+                    self._fs.remove(self._folder / str(name))
+                except OSError as error:
+                    raise WalFailed(str(name), str(error)) from error
+
+    def close(self) -> None:
+        """Sync what was written, unless the log has failed, and let go of all files."""
+        try:
+            if self._failure is None:
+                self.sync()
+        finally:
+            self._spare.discard()
+            for segment in self._segments:
+                segment.close()
+
+    def _expect_usable(self) -> None:
+        if self._failure is not None:
+            raise WalFailed(self._failure.file, f"it failed before: {self._failure.reason}")
+
+    def _write(self, frames: bytes, crc: int) -> None:
+        try:
+            self._tail.write(frames, crc)
+        except WalFailed as error:
+            self._failure = error
+            raise
+
+    def _cut(self) -> None:
+        """Go on in a new segment.  All of the old one is durable before the new one has its name."""
+        name = SegmentName(self._tail.name.sequence + 1, Index(self._saved.last_index + 1))
+        file = self._spare.prepare()
+        segment = Segment(file, name, Position(0, self._tail.end.crc))
+        try:
+            _write_head(segment, self._metadata, self._saved.hard_state)
+            segment.sync()
+        except DiskFull:
+            self._spare.discard()
+            raise
+        self._tail.trim()
+        try:
+            self._fs.rename(self._spare.path, self._folder / str(name))
+            self._fs.fsync_folder(self._folder)
+        except OSError as error:
+            raise WalFailed(str(name), str(error)) from error
+        self._spare.used()
+        self._segments.append(segment)
+        self._tail = segment
+        self._cut_at = self._segment_size_bytes
+
+
+def _read_segments(
+    folder: Path, fs: FileSystem, names: list[SegmentName], replayer: Replayer, segment_size_bytes: int
+) -> tuple[list[Segment], Replay]:
+    """Lock and read the segments, and make the last one ready for more.  Nothing stays open after an error."""
+    with ExitStack() as opened:
+        files = []
+        for name in names:
+            file = fs.open(folder / str(name))
+            opened.callback(file.close)
+            file.lock()
+            files.append(file)
+        segments = []
+        for name, file in zip(names, files, strict=True):
+            data = file.read_at(0, file.size())
+            end = replayer.read(str(name), data, is_last=name is names[-1])
+            segments.append(Segment(file, name, end))
+        replay = replayer.finish()
+        if replay.cut is not None:
+            _cut_off(folder, fs, files[-1], replay.cut)
+        if segments[-1].end.offset < segment_size_bytes:
+            reserve(files[-1], segment_size_bytes)
+        opened.pop_all()
+    return segments, replay
+
+
+def _write_head(segment: Segment, metadata: Metadata, hard_state: HardState) -> None:
+    """Write what every segment starts with, so that it can be read without those before it."""
+    crc = segment.end.crc
+    head = frame_crc(crc)
+    frame, crc = frame_record(METADATA, encode_metadata(metadata), crc)
+    head += frame
+    if hard_state != NO_HARD_STATE:
+        frame, crc = frame_record(STATE, encode_hard_state(hard_state), crc)
+        head += frame
+    segment.write(head, crc)
+
+
+def _cut_off(folder: Path, fs: FileSystem, file: File, cut: CutTail) -> None:
+    """Copy a torn segment to ``<file>.broken`` and cut it where the damage starts, both durably."""
+    copy = fs.create(folder / f"{cut.file}.broken")
+    try:
+        copy.write_at(0, file.read_at(0, cut.offset + cut.byte_count))
+        copy.fdatasync()
+    finally:
+        copy.close()
+    fs.fsync_folder(folder)
+    file.truncate(cut.offset)
+    file.fdatasync()
