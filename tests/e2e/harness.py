@@ -198,6 +198,18 @@ class Server:
         """The end of the log, for failure messages."""
         return self.log_path.read_bytes()[-bytes_max:].decode(errors="replace")
 
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels, from /metrics."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.client_port, timeout=5.0)
+        try:
+            connection.request("GET", "/metrics")
+            for line in connection.getresponse().read().decode().splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.rpartition(" ")[2])
+        finally:
+            connection.close()
+        raise AssertionError(f"{self.program.name} has no metric {name}")
+
     def memory_bytes(self) -> int:
         """Resident memory of the process, from /proc."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
