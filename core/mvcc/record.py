@@ -133,5 +133,14 @@ def key_of(kv: bytes) -> bytes:
 
 def without_value(kv: bytes) -> bytes:
     """Return *kv* as keys_only answers show it."""
-    key, create_revision, mod_revision, version, _, lease = decode_kv(kv)
-    return encode_kv(key, varint(create_revision), varint(mod_revision), version, b"", lease)
+    length, at = read_varint(kv, 1)
+    at += length
+    for _ in range(3):  # create_revision, mod_revision, version: a tag and a number each
+        at += 1
+        while kv[at] >= 0x80:
+            at += 1
+        at += 1
+    if at == len(kv) or kv[at] != 0x2A:
+        return kv
+    size, end = read_varint(kv, at + 1)
+    return kv[:at] + kv[end + size :]

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from core.mvcc.keyspace import Bucket
 
 
+HISTORY_SIZE_BYTES_MAX = 8 << 20
+"""What one read of history takes into memory, but for a single revision that is larger."""
+
+
 class View:
     """The store at *revision*, as of *applied_index*."""
 
@@ -79,7 +83,7 @@ class View:
     def range(self, key: bytes, range_end: bytes, revision: int = 0, limit: int = 0) -> list[bytes]:
         """Return the records of [key, range_end) in key order, at most *limit* unless that is 0."""
         if not self.is_current(revision):
-            found = self._range_at(key, range_end, revision)
+            found = self.versions_at(key, range_end, revision)
             reader = self.reader
             return [tagged(_stored(reader, at)) for at in (islice(found, limit) if limit > 0 else found)]
         if not range_end:
@@ -93,7 +97,7 @@ class View:
     def count(self, key: bytes, range_end: bytes, revision: int = 0) -> int:
         """Return how many keys range() without a limit would return, by walking them."""
         if not self.is_current(revision):
-            return sum(1 for _ in self._range_at(key, range_end, revision))
+            return sum(1 for _ in self.versions_at(key, range_end, revision))
         return sum(1 for _ in self.reader.scan_keys(*bounds(CURRENT, key, range_end)))
 
     def history(
@@ -102,31 +106,31 @@ class View:
         revisions_max: int,
         *,
         prev_kv: bool = False,
-        key: bytes = b"\x00",
-        range_end: bytes = FROM_KEY,
+        size_bytes_max: int = HISTORY_SIZE_BYTES_MAX,
     ) -> list[Revised]:
-        """Return the changes of [key, range_end) from *start_revision* on, oldest first.
+        """Return all changes from *start_revision* on, oldest first, by whole revisions.
 
-        At most *revisions_max* revisions that changed one of these keys.  Raises Compacted.  Events have prev_kv only
-        when asked for: the KeyValue at mod_revision - 1, None for a create and where that revision is compacted.
+        At most *revisions_max* revisions, and no further one once their KeyValues come to more than *size_bytes_max*.  Raises
+        Compacted.  Events have prev_kv only when asked for: the KeyValue at mod_revision - 1, None for a create and
+        where that revision is compacted.
         """
         if start_revision < self.compact_revision:
             raise Compacted
         history: list[Revised] = []
         events: list[Event] = []
         last = 0
+        size_bytes = 0
         for at, kv in self.reader.scan(record_start(max(start_revision, 0)), after(RECORDS)):
-            changed = key_of(kv)
-            if not covers(key, range_end, changed):
-                continue
             main, _, tombstone = record_revision(at)
             if main != last:
-                if len(history) == revisions_max:
+                if len(history) == revisions_max or size_bytes > size_bytes_max:
                     break
                 events = []
                 history.append(Revised(main, events))
                 last = main
-            events.append(self._event(changed, kv, main, tombstone=tombstone, prev_kv=prev_kv))
+            event = self._event(kv, main, tombstone=tombstone, prev_kv=prev_kv)
+            events.append(event)
+            size_bytes += len(kv) + len(event.prev_kv or b"")
         return history
 
     def revisions(self, start_revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
@@ -146,6 +150,25 @@ class View:
         """Return (lease id, key) of every live key that has a lease."""
         return (attached_parts(at) for at in self.reader.scan_keys(b"a", b"b"))
 
+    def versions_at(self, key: bytes, range_end: bytes, revision: int) -> Iterator[bytes]:
+        """Return the history keys of the versions that were live at *revision*, in key order of their keys."""
+        start, stop = history_bounds(key, range_end)
+        below = revision_suffix(revision + 1)
+        newest = b""
+        live = False
+        escaped = HISTORY
+        for at, mark in self.reader.scan(start, stop):
+            if at[:-REVISION_SIZE_BYTES] != escaped:
+                if live:
+                    yield newest
+                escaped = at[:-REVISION_SIZE_BYTES]
+                live = False
+            if at[-REVISION_SIZE_BYTES:] < below:
+                newest = at
+                live = mark != TOMBSTONE
+        if live:
+            yield newest
+
     def last_change(self, key: bytes, revision: int) -> tuple[int, int, bool] | None:
         """Return main, sub and whether a tombstone, of the newest stored change of *key* at or below *revision*."""
         found = self._newest(history_prefix(key), revision + 1)
@@ -154,7 +177,8 @@ class View:
         at, mark = found
         return *record_revision(record_key_of_history(at))[:2], mark == TOMBSTONE
 
-    def _event(self, key: bytes, kv: bytes, main: int, *, tombstone: bool, prev_kv: bool) -> Event:
+    def _event(self, kv: bytes, main: int, *, tombstone: bool, prev_kv: bool) -> Event:
+        key = key_of(kv)
         before = None
         if prev_kv and main - 1 >= self.compact_revision and (tombstone or not _is_create(kv, main)):
             before = self._get_at(key, main - 1)
@@ -173,25 +197,6 @@ class View:
         for item in self.reader.scan(prefix, prefix + revision_suffix(below), reverse=True):
             return item
         return None
-
-    def _range_at(self, key: bytes, range_end: bytes, revision: int) -> Iterator[bytes]:
-        """Return the history keys of the versions that were live at *revision*, in key order."""
-        start, stop = history_bounds(key, range_end)
-        below = revision_suffix(revision + 1)
-        newest = b""
-        live = False
-        escaped = HISTORY
-        for at, mark in self.reader.scan(start, stop):
-            if at[:-REVISION_SIZE_BYTES] != escaped:
-                if live:
-                    yield newest
-                escaped = at[:-REVISION_SIZE_BYTES]
-                live = False
-            if at[-REVISION_SIZE_BYTES:] < below:
-                newest = at
-                live = mark != TOMBSTONE
-        if live:
-            yield newest
 
     def _follow(self, pointer: bytes) -> bytes:
         kv = self.reader.get(pointer[1:])

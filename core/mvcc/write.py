@@ -114,7 +114,7 @@ class WriteTransaction:
         self._current[CURRENT + key] = tagged(kv) if len(kv) <= INLINE_SIZE_BYTES_MAX else POINTER_TAG + at
         if lease != old_lease:
             self._move(key, old_lease, lease)
-        prev_kv = None if version == 1 or before is None else self._before_main(key, before)
+        prev_kv = None if before is None else self._before_main(key, before)
         events.append(Event(EventType.PUT, key, kv, prev_kv))
         return before
 
