@@ -10,17 +10,23 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from config.faults import EXIT_SYNTAX, Fault
+from config.faults import EXIT_SYNTAX, BadValue, Fault
+from config.kinds import SWITCH
 from config.notes import Note
 from config.retired import RETIRED_FLAGS
 from config.schema import BY_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 HELP_FLAGS = frozenset({"h", "help"})
 VERSION_FLAG = "version"
 CONFIG_FILE_FLAG = "config-file"
+OTHER_FLAGS = (
+    (CONFIG_FILE_FLAG, "", "Path to the configuration file. It shuts out all other flags and variables."),
+    (VERSION_FLAG, "false", "Print the version and exit."),
+)
+"""Flags that are not settings: name, default, meaning."""
 _SWITCHES = frozenset(
     [VERSION_FLAG]
     + [name for name, declared in BY_NAME.items() if declared.setting.kind.is_switch]
@@ -77,6 +83,8 @@ def read_flags(arguments: Sequence[str]) -> Texts:
                 rest.pop(0)  # most likely its value
         elif has_value:
             by_name[name] = value
+            if name == VERSION_FLAG:
+                faults.extend(_version_faults(value))
         elif name in _SWITCHES:
             by_name[name] = "true"
         elif rest:
@@ -103,6 +111,14 @@ def read_variables(environ: Mapping[str, str], flags: Mapping[str, str]) -> Text
         elif environ[variable]:
             by_name[name] = environ[variable]
     return Texts(by_name, tuple(faults), tuple(notes))
+
+
+def _version_faults(value: str) -> Iterator[Fault]:
+    try:
+        SWITCH.from_text(value)
+    except BadValue as error:
+        rule = f'invalid boolean value "{value}" for -{VERSION_FLAG}: {error}'
+        yield Fault(f"--{VERSION_FLAG}", value, rule, EXIT_SYNTAX)
 
 
 def _hint(name: str) -> str:

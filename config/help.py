@@ -1,0 +1,53 @@
+"""The text of ``--help``, made from the schema."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from config.flags import OTHER_FLAGS
+from config.schema import DECLARED
+
+PROGRAMS_TO_COME = {
+    "gateway": "forward TCP connections to the members",
+    "grpc-proxy": "serve the API in front of a cluster",
+    "snapshot": "inspect or restore a snapshot (etcdutl does both)",
+}
+"""First words that are known but not supported yet."""
+
+USAGE = """\
+Usage:
+
+  actcd [flags]
+    Start a member.
+
+  actcd --config-file FILE
+    Start a member with the settings in FILE; all other flags and all environment variables are ignored then.
+
+  actcd check-config FILE
+    Read FILE, name every fault in it, and exit.
+
+  actcd --version
+    Print the version and exit.
+
+  actcd -h | --help
+    Print this text and exit.
+
+Every flag has an environment variable: --listen-client-urls is ETCD_LISTEN_CLIENT_URLS. A flag and its variable
+exclude each other.
+"""
+
+
+def help_text() -> str:
+    """Return usage and all flags, in etcd's sections."""
+    parts = [USAGE, "\nNot supported yet:\n"]
+    parts.extend(f"  actcd {word}\n    To come: {meaning}.\n" for word, meaning in PROGRAMS_TO_COME.items())
+    for title, group in groupby(DECLARED, key=lambda declared: declared.title):
+        parts.append(f"\n{title}:\n")
+        for declared in group:
+            setting = declared.setting
+            if setting.flag:
+                mark = "" if setting.supported else " (not supported yet)"
+                parts.append(f"  --{setting.name} '{setting.default_text}'\n    {setting.meaning}{mark}\n")
+    parts.append("\nOther:\n")
+    parts.extend(f"  --{name} '{default}'\n    {meaning}\n" for name, default, meaning in OTHER_FLAGS)
+    return "".join(parts)

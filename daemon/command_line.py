@@ -1,0 +1,118 @@
+"""From a command line to what the program shall do, as a value.
+
+Owns which word starts which program, and what a refused configuration prints.  Starts nothing and prints nothing:
+__main__.py does both.  Spec: etcd's command line (exit 2 for flags that cannot be read, 1 for all other refusals).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from config.faults import EXIT_REFUSED, EXIT_SYNTAX, ConfigRefused
+from config.flags import VERSION_FLAG, read_flags
+from config.help import PROGRAMS_TO_COME, USAGE, help_text
+from config.kinds import SWITCH
+from config.load import Machine, load, load_file
+from config.refusals import bootstrap_refusals
+from daemon.data_directory import Content, DataDirectoryRefused, identify
+from daemon.machine import THIS_MACHINE, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from config.notes import Note
+    from config.schema import Config
+
+CHECK_CONFIG = "check-config"
+
+
+@dataclass(frozen=True, slots=True)
+class RunServer:
+    """Start a member; *notes* are for the log, once there is one."""
+
+    config: Config
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowHelp:
+    """Print *text* and exit 0."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShowVersion:
+    """Print the version and exit 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConfig:
+    """Read the file at *path*, say what is wrong with it, and exit."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Print *lines* on stderr and exit with *exit_code*."""
+
+    exit_code: int
+    lines: tuple[str, ...]
+
+
+Command = RunServer | ShowHelp | ShowVersion | CheckConfig | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What check-config found: print *lines* on stdout and exit with *exit_code*."""
+
+    exit_code: int
+    lines: tuple[str, ...]
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine = THIS_MACHINE) -> Command:
+    """Return what *arguments* (without the program's name) and *environ* ask for; never raises on what they hold."""
+    word = arguments[0] if arguments else ""
+    if word == CHECK_CONFIG:
+        return _check_config_command(arguments[1:])
+    if word in PROGRAMS_TO_COME:
+        line = f"actcd does not support '{word}' yet (to come: {PROGRAMS_TO_COME[word]}); see 'actcd --help'"
+        return Refused(EXIT_REFUSED, (line,))
+    flags = read_flags(arguments)
+    if flags.help_wanted:
+        return ShowHelp(help_text())
+    if not flags.faults and SWITCH.from_text(flags.by_name.get(VERSION_FLAG, "false")):
+        return ShowVersion()
+    try:
+        loaded = load(flags, environ, machine)
+    except ConfigRefused as refused:
+        lines = tuple(str(fault) for fault in refused.faults)
+        if refused.exit_code == EXIT_SYNTAX:
+            lines += tuple(USAGE.splitlines())
+        return Refused(refused.exit_code, lines)
+    return RunServer(loaded.config, loaded.notes)
+
+
+def check_config(command: CheckConfig, machine: Machine = THIS_MACHINE) -> Report:
+    """Read the file as a start would, and report every fault and note; touches the data directory only to look."""
+    try:
+        loaded = load_file(command.path, machine)
+        if identify(loaded.config.member.data_dir).content in {Content.EMPTY, Content.OTHER} and (
+            faults := bootstrap_refusals(loaded.config, resolve)
+        ):
+            raise ConfigRefused(faults)  # noqa: TRY301 - reported like the others
+    except ConfigRefused as refused:
+        return Report(EXIT_REFUSED, tuple(f"error: {fault}" for fault in refused.faults))
+    except DataDirectoryRefused as refused:
+        return Report(EXIT_REFUSED, (f"error: {refused}",))
+    notes = tuple(f"{note.level}: {note}" for note in loaded.notes)
+    return Report(0, (*notes, f"{command.path}: the configuration can be used"))
+
+
+def _check_config_command(rest: Sequence[str]) -> Command:
+    if len(rest) != 1 or rest[0].startswith("-"):
+        return Refused(EXIT_SYNTAX, ("usage: actcd check-config FILE",))
+    return CheckConfig(rest[0])

@@ -1,0 +1,34 @@
+"""What the configuration asks of the machine that the daemon runs on: files, its own address, host names."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+
+from config.load import Machine
+
+_ELSEWHERE = ("192.0.2.1", 9)  # reserved for documentation (RFC 5737)
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _default_host() -> str | None:
+    """Return the address of the interface that leads outside, None if there is no such way."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_ELSEWHERE)  # only picks a route: no packet is sent
+        except OSError:
+            return None
+        host = str(probe.getsockname()[0])
+    return None if ipaddress.ip_address(host).is_loopback else host
+
+
+def resolve(host: str) -> str:
+    """Return the IP address of *host*; raises OSError if it has none."""
+    return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+
+
+THIS_MACHINE = Machine(read_text=_read_text, default_host=_default_host)
