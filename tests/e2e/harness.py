@@ -249,7 +249,8 @@ def run_etcdctl(
         input=stdin,
         env={"ETCDCTL_API": "3", "PATH": os.environ["PATH"], "HOME": str(server.directory)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=timeout_s,
         check=False,
     )
