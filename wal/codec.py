@@ -63,6 +63,8 @@ def varint(number: int) -> bytes:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Return the number at *at* and the position behind it; ValueError where it is cut off or exceeds 64 bits."""
+    if at < len(data) and (number := data[at]) < 0x80:
+        return number, at + 1
     number = shift = 0
     size = len(data)
     while at < size:
@@ -93,28 +95,24 @@ def encode_entry(entry: Entry) -> bytes:
 def decode_entry(data: bytes) -> Entry:
     """Return the raftpb.Entry in *data*."""
     size = len(data)
-    numbers = [0, 0, 0, 0]
+    kind = term = index = at = 0
     content = b""
-    at = 0
     while at < size:
         tag = data[at]
-        if tag in {0x08, 0x10, 0x18}:
-            # Types and most terms fit one byte, and a call for each would tell in the time of a replay.
-            byte = data[at + 1] if at + 1 < size else 0x80
-            if byte < 0x80:
-                numbers[tag >> 3] = byte
-                at += 2
-            else:
-                numbers[tag >> 3], at = read_varint(data, at + 1)
-        elif tag == 0x22:
+        if tag == 0x22:
             length, start = read_varint(data, at + 1)
             at = start + length
             if at > size:
                 raise ValueError("an entry whose data is cut off")
             content = data[start:at]
+        elif tag == 0x18:
+            index, at = read_varint(data, at + 1)
+        elif tag == 0x10:
+            term, at = read_varint(data, at + 1)
+        elif tag == 0x08:
+            kind, at = read_varint(data, at + 1)
         else:
             raise ValueError(f"an entry with the unknown field tag {tag}")
-    _, kind, term, index = numbers
     if kind >= len(_ENTRY_TYPES):
         raise ValueError(f"an entry of the unknown type {kind}")
     return Entry(Term(term), Index(index), _ENTRY_TYPES[kind], content)
