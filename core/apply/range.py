@@ -6,6 +6,7 @@ or wants keys only.  The quirks of limit, sort and count are etcd's (reference: 
 
 from __future__ import annotations
 
+import sys
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,7 +51,7 @@ def range_response(view: View, request: RangeRequest, header: bytes, count: Coun
     limit = request.limit
     sorts = request.sort_order != RangeRequest.NONE
     filters = _filters(request)
-    take = limit + 1 if limit > 0 and not sorts and not filters else 0
+    take = limit + 1 if 0 < limit < sys.maxsize and not sorts and not filters else 0
     records = view.range(key, range_end, revision, take)
     total = count(key, range_end) if take and len(records) == take else len(records)
     if filters:

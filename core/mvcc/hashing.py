@@ -117,18 +117,20 @@ def _hash(view: View, made: HashKv, crc32c: Crc32c, also_kept: Iterable[bytes]) 
     """Walk the stored revisions up to made.revision; the rule is etcd's for HashKV.
 
     Those at or below the compact revision count only if a compaction at made.revision would keep them, so that it does
-    not matter how far the removal in the background has come; a tombstone at the compact revision never counts.
-    *also_kept* is not empty where that compaction keeps more than live revisions: if it keeps nothing, all count.
+    not matter how far the removal in the background has come.  If it would keep nothing, etcd counts all that are
+    there, which after its removal are those that the last compaction kept.  A tombstone at the compact revision never
+    counts.  *also_kept* is not empty where the compaction keeps more than live revisions.
     """
     crc = crc32c(0, _KEY_BUCKET.encode())
     parts: list[bytes] = []
-    checked = made.compact_revision >= 0 and _keeps_any(view, made.revision, also_kept)
+    keeps_any = made.compact_revision < 0 or _keeps_any(view, made.revision, also_kept)
+    kept_at = made.revision if keeps_any else made.compact_revision
     for at, kv in view.reader.scan(record_start(0), record_start(made.revision + 1)):
         main, sub, tombstone = record_revision(at)
         if main <= made.compact_revision:
             if tombstone and main == made.compact_revision:
                 continue
-            if checked and (tombstone or not _is_kept(view, key_of(kv), main, sub, made.revision)):
+            if tombstone or not _is_kept(view, key_of(kv), main, sub, kept_at):
                 continue
         parts.append(at[len(RECORDS) :])
         parts.append(kv)

@@ -110,7 +110,7 @@ class View:
     ) -> list[Revised]:
         """Return all changes from *start_revision* on, oldest first, by whole revisions.
 
-        At most *revisions_max* revisions, and no further one once their KeyValues come to more than *size_bytes_max*.  Raises
+        At most *revisions_max* revisions, and no further one once KeyValues come to more than *size_bytes_max*.  Raises
         Compacted.  Events have prev_kv only when asked for: the KeyValue at mod_revision - 1, None for a create and
         where that revision is compacted.
         """
