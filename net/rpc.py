@@ -186,6 +186,8 @@ class Limits:
     """Per connection, as announced in SETTINGS."""
     header_list_bytes_max: int = 16 * 1024
     """Of one request's decoded headers (RFC 9113 6.5.2 counting)."""
+    http_body_bytes_max: int = 4 * 1024 * 1024
+    """Of one plain HTTP request; JSON needs more room than the message it stands for."""
     connections_max: int = 100_000
     header_timeout_s: float = 10.0
     """From accept to the end of the TLS handshake and of the first request's headers."""

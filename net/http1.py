@@ -1,0 +1,266 @@
+"""One HTTP/1.1 connection of the native engine: requests in, in order; answers out, in order.
+
+Owns keep-alive, pipelining (one request is handled at a time, the next waits in the buffer), the limits and
+timeouts.  What the bytes of a request mean is net/http1_parser.  Spec: RFC 9112.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from net.addresses import common_name, peer_name
+from net.http1_parser import Head, HttpFaultError, RequestParser
+from net.rpc import HttpRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from net.commons import Commons
+    from net.deadlines import Bucket
+
+IDLE_TIMEOUT_S: Final = 120.0
+"""How long a connection is kept between two requests."""
+
+LINGER_S: Final = 1.0
+"""After the last answer the socket is still read (and ignored) this long, so that the client gets to see it."""
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Http1Connection(asyncio.Protocol):
+    """Speaks HTTP/1.1 on *transport*, from the first request on."""
+
+    def __init__(self, commons: Commons, transport: asyncio.Transport) -> None:
+        limits = commons.limits
+        self._commons = commons
+        self._transport = transport
+        self._parser = RequestParser(limits.header_list_bytes_max, limits.http_body_bytes_max)
+        self._response: Http1Response | None = None
+        self._out: list[bytes] = []
+        self._holding = False
+        self._closing = False
+        self._paused = False
+        self._draining = False
+        self._bucket: Bucket | None = None
+        commons.joined(self)
+        self._check_in(limits.header_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read; asyncio's call."""
+        if self._closing:
+            return
+        self._parser.feed(data)
+        self._advance()
+        self.flush()
+        self._commons.delivered()
+
+    def eof_received(self) -> bool:
+        """Answer what was asked completely, then close; asyncio's call."""
+        if self._closing or self._response is None:
+            return False
+        self._draining = True
+        return True
+
+    def pause_writing(self) -> None:
+        """Start no further request: the client does not read its answers; asyncio's call."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on; asyncio's call."""
+        self._paused = False
+        self._transport.resume_reading()
+        self._advance()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the request in flight; asyncio's call."""
+        del exc
+        self._end()
+
+    def expired(self, now_s: float) -> None:
+        """Close: the next request did not come, or did not come to its end, in time."""
+        del now_s
+        self._bucket = None
+        if self._closing:
+            self._transport.abort()
+        elif self._parser.begun:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+            self.flush()
+        else:
+            self.close()
+
+    def drain(self) -> None:
+        """Close after the request in flight, or at once if there is none."""
+        self._draining = True
+        if self._response is None and not self._parser.begun:
+            self.close()
+
+    def close(self) -> None:
+        """Close when what was answered so far is sent."""
+        if self._closing:
+            return
+        self.flush()
+        self._end()
+        if self._transport.is_closing():
+            return
+        self._bucket = self._commons.deadlines.add(self, self._commons.now() + LINGER_S)
+        # Closing at once with input unread would reset the connection, and the answer might be lost.
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def flush(self) -> None:
+        """Write the answers that have collected."""
+        self._holding = False
+        if self._out:
+            chunk = b"".join(self._out)
+            self._out.clear()
+            if not self._transport.is_closing():
+                self._transport.write(chunk)
+
+    def send(self, piece: bytes) -> None:
+        """Put a part of the answer out; it leaves at the end of this turn."""
+        self._out.append(piece)
+        if not self._holding:
+            self._holding = True
+            self._commons.flush_later(self)
+
+    def answered(self, *, keep_alive: bool) -> None:
+        """Note that the request in flight is done, and take the next one at the end of this turn."""
+        self._response = None
+        if keep_alive and not self._draining:
+            self._check_in(IDLE_TIMEOUT_S)
+            self._commons.soon(self._advance)
+        else:
+            self.close()
+
+    def _advance(self) -> None:
+        """Take the next request as far as it is there."""
+        if self._closing or self._response is not None or self._paused:
+            return
+        began = self._parser.begun
+        try:
+            head = self._parser.next_request()
+        except HttpFaultError as fault:
+            self._refuse(fault.status)
+            return
+        if head is not None:
+            self._deliver(head)
+            return
+        if self._parser.expects_continue:
+            self._parser.expects_continue = False
+            self.send(_CONTINUE)
+        if self._parser.begun and not began:
+            self._check_in(self._commons.limits.header_timeout_s)
+
+    def _deliver(self, head: Head) -> None:
+        if self._bucket is not None:
+            self._bucket.pop(self, None)
+            self._bucket = None
+        response = self._response = Http1Response(self, head)
+        request = HttpRequest(
+            method=head.method,
+            path=head.path,
+            query=head.query,
+            headers=head.headers,
+            body=head.body,
+            peer=peer_name(self._transport),
+            secure=self._transport.get_extra_info("ssl_object") is not None,
+            common_name=common_name(self._transport),
+        )
+        if self._commons.http is None:
+            response.reply(HTTPStatus.NOT_FOUND, (), b"")
+            return
+        try:
+            self._commons.http(request, response)
+        except Exception as error:  # noqa: BLE001  # a bug of the service: the hook ends the process
+            response.reply(HTTPStatus.INTERNAL_SERVER_ERROR, (), b"")
+            self._commons.fatal(error)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer what is no request, or not one that is taken here; nothing after it can be trusted."""
+        body = f"{status.value} {status.phrase}\n".encode()
+        headers = (("content-type", "text/plain; charset=utf-8"), ("connection", "close"))
+        self.send(_head(status, [*headers, ("content-length", str(len(body)))]) + body)
+        self.close()
+
+    def _check_in(self, seconds: float) -> None:
+        if self._bucket is not None:
+            self._bucket.pop(self, None)
+        self._bucket = self._commons.deadlines.add(self, self._commons.now() + seconds)
+
+    def _end(self) -> None:
+        self._closing = True
+        self._commons.left(self)
+        if self._bucket is not None:
+            self._bucket.pop(self, None)
+            self._bucket = None
+        if self._response is not None:
+            self._response.done = True
+            self._response = None
+
+
+class Http1Response:
+    """The answer to one request; see HttpResponder."""
+
+    def __init__(self, connection: Http1Connection, head: Head) -> None:
+        self.done = False
+        self._connection = connection
+        self._head = head
+        self._started = False
+        self._chunked = head.version != "1.0"
+
+    def reply(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Answer at once; content-length is added."""
+        if self.done or self._started:
+            return
+        bare = status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+        length = () if bare else (("content-length", str(len(body))),)
+        self._connection.send(_head(status, [*headers, *length, *self._connection_header()]))
+        if not bare and self._head.method != "HEAD":
+            self._connection.send(body)
+        self._finish()
+
+    def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """Begin a chunked answer; a client of HTTP/1.0 gets one that ends with the connection."""
+        if self.done or self._started:
+            return
+        self._started = True
+        if self._chunked:
+            framing: tuple[tuple[str, str], ...] = (("transfer-encoding", "chunked"), *self._connection_header())
+        else:
+            self._head.keep_alive = False
+            framing = self._connection_header()
+        self._connection.send(_head(status, [*headers, *framing]))
+
+    def write(self, chunk: bytes) -> None:
+        """Send one chunk.  An empty one would end the answer, so it is left out."""
+        if self.done or not self._started or not chunk or self._head.method == "HEAD":
+            return
+        self._connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
+
+    def end(self) -> None:
+        """Finish a chunked answer."""
+        if self.done or not self._started:
+            return
+        if self._chunked and self._head.method != "HEAD":
+            self._connection.send(b"0\r\n\r\n")
+        self._finish()
+
+    def _connection_header(self) -> tuple[tuple[str, str], ...]:
+        if not self._head.keep_alive:
+            return (("connection", "close"),)
+        return (("connection", "keep-alive"),) if self._head.version == "1.0" else ()
+
+    def _finish(self) -> None:
+        self.done = True
+        self._connection.answered(keep_alive=self._head.keep_alive)
+
+
+def _head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers), "", ""]
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape")

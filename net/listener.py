@@ -1,0 +1,113 @@
+"""The native engine: one listener, one port, gRPC over HTTP/2 and HTTP/1.1 on it, with or without TLS.
+
+Owns the listening sockets and the order of start, drain and close.  Everything runs on the event loop that called
+start; services are called there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from net.commons import Commons
+from net.deadlines import Deadlines
+from net.sniff import SniffingConnection
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable, Sequence
+
+    from net.rpc import HttpHandler, Limits, Routes
+
+BACKLOG: Final = 1024
+
+
+class NativeListener:
+    """Serves *routes*, and *http* for what is not gRPC; without *http* that is refused as grpc-go does.
+
+    *fatal* is told of exceptions raised by services, which are bugs.  *on_batch_end* runs once per turn of the loop
+    in which requests were handed over, after all of them; what is answered in it leaves in the same turn.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        http: HttpHandler | None,
+        limits: Limits,
+        log: Any,  # noqa: ANN401  # structlog's loggers have no common type
+        *,
+        fatal: Callable[[BaseException], None],
+        on_batch_end: Callable[[], None] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._routes = routes
+        self._http = http
+        self._limits = limits
+        self._log = log
+        self._fatal = fatal
+        self._on_batch_end = on_batch_end
+        self._tls = tls
+        self._servers: list[asyncio.Server] = []
+        self._commons: Commons | None = None
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on bound *sockets*; raises OSError if one cannot listen."""
+        loop = asyncio.get_running_loop()
+        commons = self._commons = Commons(
+            routes=self._routes,
+            http=self._http,
+            limits=self._limits,
+            scheduler=loop,
+            deadlines=Deadlines(loop.time, loop.call_at),
+            fatal=self._fatal,
+            log=self._log,
+            on_batch_end=self._on_batch_end,
+        )
+        for sock in sockets:
+            server = await loop.create_server(
+                lambda: SniffingConnection(commons),
+                sock=sock,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._limits.header_timeout_s if self._tls is not None else None,
+            )
+            self._servers.append(server)
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections are open."""
+        return 0 if self._commons is None else len(self._commons.connections)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Accept no more, finish what is in flight; return whether that was done within *timeout_s*."""
+        commons = self._commons
+        if commons is None:
+            return True
+        self._stop_accepting()
+        commons.draining = True
+        for connection in list(commons.connections):
+            connection.drain()
+        try:
+            await asyncio.wait_for(commons.empty.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close everything; calls that are still in flight see their clients go."""
+        self._stop_accepting()
+        commons = self._commons
+        if commons is None:
+            return
+        commons.draining = True
+        for connection in list(commons.connections):
+            connection.close()
+        # One turn, in which services are told of the streams that have just ended.
+        await asyncio.sleep(0)
+        commons.deadlines.close()
+
+    def _stop_accepting(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
