@@ -20,6 +20,9 @@ from tests.fake_watch_history import FakeHistory, FakeStore
 
 STREAMS = st.integers(0, 2).map(StreamId)
 KEYS = st.sampled_from([b"a", b"b", b"c"])
+CHANGES = st.lists(
+    st.tuples(KEYS, st.none() | st.binary(max_size=3)), min_size=1, max_size=3, unique_by=lambda change: change[0]
+)
 INTERVAL_S = 5
 PREV_UNKNOWN = b"?"
 
@@ -129,17 +132,14 @@ class WatchMachine(RuleBasedStateMachine):
             for revision, type_, kv, prev_kv in events
         ]
 
-    @rule(
-        changes=st.lists(
-            st.tuples(KEYS, st.none() | st.binary(max_size=3)), min_size=1, max_size=4, unique_by=lambda it: it[0]
-        )
-    )
-    def write(self, changes: list[tuple[bytes, bytes | None]]) -> None:
-        wanted = [(key, value) for key, value in changes if value is not None or key in self.store.live]
-        if wanted:
-            self.pending.append(self.store.change(*wanted))
+    @rule(revisions=st.lists(CHANGES, min_size=1, max_size=6))
+    def write(self, revisions: list[list[tuple[bytes, bytes | None]]]) -> None:
+        for changes in revisions:
+            wanted = [(key, value) for key, value in changes if value is not None or key in self.store.live]
+            if wanted:
+                self.pending.append(self.store.change(*wanted))
 
-    @rule(count=st.integers(1, 5))
+    @rule(count=st.integers(1, 12))
     def notify(self, count: int) -> None:
         batch, self.pending = self.pending[:count], self.pending[count:]
         self.receive(self.hub.notify(batch))
@@ -154,7 +154,7 @@ class WatchMachine(RuleBasedStateMachine):
         stream=STREAMS,
         key=KEYS,
         range_end=st.sampled_from([b"", b"\x00", b"b", b"c", b"d"]),
-        back=st.integers(-3, 8),
+        back=st.integers(-3, 12),
         from_now=st.booleans(),
         watch_id=st.sampled_from([0, 0, 0, 1, 7]),
         progress_notify=st.booleans(),
