@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -19,7 +19,7 @@ from config.retired import RETIRED_FILE_KEYS
 from config.schema import BY_NAME, DECLARED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
 _NAME_BY_PATH = {each.setting.file_path: each.setting.name for each in DECLARED if each.setting.file_path}
 _OBJECTS = frozenset(path[:depth] for path in _NAME_BY_PATH for depth in range(1, len(path)))
@@ -37,8 +37,9 @@ class FileValues:
 
 def read_file(text: str) -> FileValues:
     """Read the text of a configuration file."""
+    notes: list[Note] = []
     try:
-        root = _parse(text)
+        root = _parse(text, notes)
     except BadValue as error:
         return FileValues({}, (Fault("", None, str(error)),))
     if root is None:
@@ -47,24 +48,51 @@ def read_file(text: str) -> FileValues:
         return FileValues({}, (Fault("", None, "the configuration file must hold keys and values at its top"),))
     by_name: dict[str, object] = {}
     faults: list[Fault] = []
-    notes: list[Note] = []
     _walk(root, (), by_name, faults, notes)
     return FileValues(by_name, tuple(faults), tuple(notes))
 
 
-def _parse(text: str) -> object:
+def _parse(text: str, notes: list[Note]) -> object:
     if text.lstrip().startswith("{"):
         try:
             return json.loads(text)  # YAML takes most JSON, but not tabs before a key
         except (ValueError, RecursionError):
             pass  # not JSON after all, so YAML's message is the better one
     try:
-        return yaml.safe_load(text)
+        return _load_yaml(text, notes)
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         raise BadValue(f"error converting YAML to JSON: yaml: {line}{error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadValue(f"error converting YAML to JSON: yaml: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Notices keys that are given twice, of which YAML silently takes the last."""
+
+    repeated: list[tuple[str, int]]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return the mapping of *node* (called by PyYAML)."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                self.repeated.append((key.value, key.start_mark.line + 1))
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _load_yaml(text: str, notes: list[Note]) -> object:
+    loader = _Loader(text)
+    loader.repeated = []
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+        for key, line in loader.repeated:
+            notes.append(
+                Note("warning", "a key is given twice in the file; the last one counts", {"key": key, "line": line})
+            )
 
 
 def _walk(

@@ -91,7 +91,7 @@ def _file_loaded(path: str, machine: Machine, faults: tuple[Fault, ...]) -> Load
         raise ConfigRefused((*faults, Fault("--config-file", path, f"the file is not UTF-8 text: {error}"))) from error
     values = read_file(text)
     given = {
-        name: Given(Origin.FILE, BY_NAME[name].setting.file_key if name in BY_NAME else name, value)
+        name: Given(Origin.FILE, (BY_NAME[name].setting.file_key or name) if name in BY_NAME else name, value)
         for name, value in values.by_name.items()
     }
     return _finish(given, machine, faults + values.faults, values.notes)
@@ -101,23 +101,23 @@ def _finish(given: dict[str, Given], machine: Machine, faults: Iterable[Fault], 
     all_faults, all_notes = list(faults), list(notes)
     _lead_to_successors(given, all_faults, all_notes)
     values: dict[str, Any] = {}
+    unreadable: set[str] = set()
     for name, each in given.items():
         setting = BY_NAME[name].setting
         if each.origin is Origin.FILE and each.value == "" and setting.kind.empty_is_unset:
             continue
         try:
-            value = _read(setting, each)
+            values[name] = value = _read(setting, each)
         except BadValue as error:
             all_faults.append(_unreadable(setting, each, str(error)))
+            unreadable.add(name)
             continue
-        values[name] = value
         all_faults.extend(_value_faults(setting, each, value))
         if setting.note is not None and value != setting.default:
             all_notes.append(Note("warning", setting.note, {"key": each.key}))
     config = _derive(_build(values), machine, all_notes)
-    all_faults.extend(
-        refusals(config, values.keys(), from_file=any(each.origin is Origin.FILE for each in given.values()))
-    )
+    explicit = [name for name, each in given.items() if each.origin is not Origin.FILE]
+    all_faults.extend(refusals(config, explicit, unreadable))
     if all_faults:
         raise ConfigRefused(tuple(all_faults))
     return Loaded(config, (*all_notes, *warnings(config)))
@@ -134,7 +134,8 @@ def _lead_to_successors(given: dict[str, Given], faults: list[Fault], notes: lis
         if retired.refuses(each.value):
             faults.append(Fault(each.key, str(each.value), f"{retired.name} is not supported: {retired.reason}"))
             continue
-        notes.append(Note("warning", "a retired name is used", {"key": each.key, "reason": retired.reason}))
+        fields: Mapping[str, object] = {"key": each.key, "reason": retired.reason}
+        notes.append(Note("warning", "a retired name is used", fields))
         value = retired.carry(each.value)
         if retired.successor is None or value is None:
             continue
@@ -143,6 +144,8 @@ def _lead_to_successors(given: dict[str, Given], faults: list[Fault], notes: lis
             given[retired.successor] = Given(each.origin, each.key, value)
         elif retired.successor == "feature-gates":
             given[retired.successor] = newer._replace(value=f"{value},{newer.value}")  # the later one counts
+        else:
+            notes.append(Note("warning", "a retired name is ignored, since its successor is set too", fields))
 
 
 def _read(setting: Setting, each: Given) -> object:

@@ -24,13 +24,18 @@ Resolve = Callable[[str], str]
 """Returns the IP address of a host name; raises OSError if it has none."""
 
 
-def refusals(config: Config, given: Collection[str], *, from_file: bool) -> Iterator[Fault]:
-    """Yield what is wrong between settings; *given* names those that were set, *from_file* tells where."""
-    yield from _timing(config)
-    yield from _clustering(config, given, from_file=from_file)
-    yield from _compaction(config)
-    yield from _logging(config)
-    yield from _tls(config)
+def refusals(config: Config, explicit: Collection[str], unreadable: Collection[str]) -> Iterator[Fault]:
+    """Yield what is wrong between settings.
+
+    *explicit* names the settings that flags or variables gave, *unreadable* those whose value could not be read: a rule
+    that needs one of these stays silent, since its default would be judged instead.
+    """
+    for involved, rule in _RULES:
+        if involved.isdisjoint(unreadable):
+            yield from rule(config)
+    if "listen-client-urls" in explicit and "advertise-client-urls" not in {*explicit, *unreadable}:
+        text = "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+        yield Fault("--advertise-client-urls", None, text)
 
 
 def warnings(config: Config) -> Iterator[Note]:
@@ -67,11 +72,8 @@ def _timing(config: Config) -> Iterator[Fault]:
         yield Fault("--election-timeout", str(election), f"--election-timeout[{election}ms] {rule}")
 
 
-def _clustering(config: Config, given: Collection[str], *, from_file: bool) -> Iterator[Fault]:
+def _clustering(config: Config) -> Iterator[Fault]:
     clustering = config.clustering
-    if "listen-client-urls" in given and "advertise-client-urls" not in given and not from_file:
-        rule = "--advertise-client-urls is required when --listen-client-urls is set explicitly"
-        yield Fault("--advertise-client-urls", None, rule)
     if bool(clustering.discovery_token) != bool(clustering.discovery_endpoints):
         yield Fault("--discovery-token", None, "both --discovery-token and --discovery-endpoints must be set")
     ways = (clustering.initial_cluster, clustering.discovery_srv, clustering.discovery_endpoints)
@@ -81,6 +83,9 @@ def _clustering(config: Config, given: Collection[str], *, from_file: bool) -> I
             'Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"'
         )
         yield Fault("--initial-cluster", None, rule)
+
+
+def _listening(config: Config) -> Iterator[Fault]:
     shared = set(config.member.listen_client_urls) & set(config.member.listen_client_http_urls)
     for url in sorted(shared):
         rule = f"cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
@@ -135,6 +140,17 @@ def _tls(config: Config) -> Iterator[Fault]:
     if config.security.cipher_suites and oldest == "TLS1.3":
         rule = "cipher suites cannot be configured when only TLS1.3 is enabled"
         yield Fault("--cipher-suites", ",".join(config.security.cipher_suites), rule)
+
+
+_RULES: tuple[tuple[frozenset[str], Callable[[Config], Iterator[Fault]]], ...] = (
+    (frozenset({"heartbeat-interval", "election-timeout"}), _timing),
+    (frozenset({"initial-cluster", "discovery-token", "discovery-endpoints", "discovery-srv"}), _clustering),
+    (frozenset({"listen-client-urls", "listen-client-http-urls"}), _listening),
+    (frozenset({"auto-compaction-mode", "auto-compaction-retention"}), _compaction),
+    (frozenset({"enable-log-rotation", "log-rotation-config-json", "log-outputs"}), _logging),
+    (frozenset({"tls-min-version", "tls-max-version", "cipher-suites"}), _tls),
+)
+"""Each rule with the settings that it looks at."""
 
 
 def _bootstrap(config: Config, resolve: Resolve) -> Iterator[Fault]:
