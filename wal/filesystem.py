@@ -336,7 +336,11 @@ class MemoryFileSystem:
         """Return how large a file of *size* bytes may become."""
         if self.capacity_bytes is None:
             return None
-        return size + self.capacity_bytes - self._used(self._root)
+        return size + self.capacity_bytes - self.used_bytes()
+
+    def used_bytes(self) -> int:
+        """Return the sizes of all files together."""
+        return self._used(self._root)
 
     def make_folder(self, folder: Path) -> None:  # noqa: D102
         at = self._root
