@@ -39,7 +39,12 @@ def changed(conf_state: ConfState, change: ConfChange | ConfChangeV2) -> ConfSta
 
 
 def checked(conf_state: ConfState) -> ConfState:
-    """Return a configuration that came from outside with its ids in order, or raise InvalidConfChangeError."""
+    """Return a configuration that came from outside with its ids in order, or raise InvalidConfChangeError.
+
+    The empty one is that of a member which is to learn of the others from their log.
+    """
+    if conf_state == ConfState():
+        return conf_state
     draft = _Draft.of(conf_state)
     if conf_state.learners_next and not conf_state.voters_outgoing:
         raise InvalidConfChangeError("learners wait for the end of a joint configuration that is none")

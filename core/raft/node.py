@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from core.raft.tracker import Progress
 
 _WITHOUT_TERM = frozenset({MessageType.PROPOSE, MessageType.READ_INDEX})
+_MAY_COME_BACK = _WITHOUT_TERM | {MessageType.TRANSFER_LEADER}  # passed on by others with their sender unchanged
 _FROM_LEADER = frozenset({MessageType.APPEND, MessageType.HEARTBEAT, MessageType.SNAPSHOT})
 _VOTES = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
 
@@ -127,7 +128,8 @@ class RaftNode:
 
     def step(self, message: Message) -> None:
         """Take what a member sent.  Whatever it says, nothing is raised: nonsense is dropped, with an event."""
-        if message.to != self.id or message.sender in {NOBODY, self.id}:
+        foreign = message.sender != self.id or message.type in _MAY_COME_BACK
+        if message.to != self.id or message.sender == NOBODY or not foreign:
             self.refuse(message, "not from another member to this one")
             return
         if message.term == 0:
