@@ -112,6 +112,13 @@ def test_book_without_leases_is_complete_at_once() -> None:
     assert LeaseBook().complete
 
 
+def test_a_complete_book_takes_no_step_of_a_walk() -> None:
+    """The owner may offer its walk without asking first."""
+    walk = iter([(ONE, b"a")])
+    LeaseBook().rebuild(walk)
+    assert next(walk) == (ONE, b"a")
+
+
 def test_book_with_leases_becomes_complete_by_a_rebuild() -> None:
     """After a restart the attachments come from the live keys, in as many steps as the owner likes."""
     book = LeaseBook([(ONE, 60), (TWO, 60)])

@@ -1,0 +1,1 @@
+"""Alarms and the quota that raises one of them."""
