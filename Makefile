@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint types proto bench clean
+.PHONY: run test check lint types proto bench fuzz clean
 
 $(VENV)/run.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,11 @@ proto: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
+
+# New random requests and watchers against actcd and etcd at once: make fuzz ROUNDS=500; a failure names its seed.
+ROUNDS ?= 50
+fuzz: $(VENV)/dev.stamp
+	ACTCD_FUZZ_ROUNDS=$(ROUNDS) ACTCD_FUZZ_BASE=$$(date +%s) $(BIN)/pytest -x -q -n 2 -m e2e tests/e2e/test_differential_kv.py tests/e2e/test_differential_watch.py
 
 clean:
 	rm -rf $(VENV) default.etcd

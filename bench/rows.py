@@ -160,13 +160,14 @@ def _watch() -> Row:
             wait_for(lambda: created.value >= watchers_count, DELIVERY_TIMEOUT_S, "all watchers are created")
             with connect(bench.server.endpoint) as client:
                 put = rpc_pb2.PutRequest(key=b"bench/watch", value=load.VALUE)
-                started_s, written_count = time.monotonic(), 0
+                started_s, puts = time.monotonic(), []
                 while time.monotonic() - started_s < bench.seconds:
-                    client.kv.Put(put, timeout=load.CALL_TIMEOUT_S)
-                    written_count += 1
-                    oldest = (written_count - UNDELIVERED_REVISIONS_MAX) * watchers_count
+                    puts.append(client.kv.Put.future(put, timeout=load.CALL_TIMEOUT_S))
+                    oldest = (len(puts) - UNDELIVERED_REVISIONS_MAX) * watchers_count
                     wait_for(lambda oldest=oldest: delivered.value >= oldest, DELIVERY_TIMEOUT_S, "events arrive")  # type: ignore[misc]  # bound now
-                expected_count = written_count * watchers_count
+                for each in puts:
+                    each.result()
+                expected_count = len(puts) * watchers_count
                 wait_for(lambda: delivered.value >= expected_count, DELIVERY_TIMEOUT_S, "the last events arrive")
                 elapsed_s = time.monotonic() - started_s
             if delivered.value != expected_count:
