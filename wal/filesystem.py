@@ -259,6 +259,7 @@ class MemoryFile:
 
     def write_at(self, offset: int, data: bytes) -> None:  # noqa: D102
         content = self._checked()
+        self._system.note_change(self._path)
         self._system.writes += 1
         room = self._system.room_for(len(content.data))
         fitting = data if room is None else data[: max(0, room - offset)]
@@ -270,10 +271,13 @@ class MemoryFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def truncate(self, size: int) -> None:  # noqa: D102
-        self._checked().resize(size)
+        content = self._checked()
+        self._system.note_change(self._path)
+        content.resize(size)
 
     def preallocate(self, size: int) -> bool:  # noqa: D102
         content = self._checked()
+        self._system.note_change(self._path)
         if not self._system.preallocates:
             return False
         room = self._system.room_for(len(content.data))
@@ -284,6 +288,7 @@ class MemoryFile:
 
     def fdatasync(self) -> None:  # noqa: D102
         content = self._checked()
+        self._system.note_change(self._path)
         self._system.syncs += 1
         error_number, self._system.next_sync_error = self._system.next_sync_error, None
         if error_number is not None:
@@ -314,13 +319,15 @@ class MemoryFileSystem:
     """A disk in memory that can fill up, fail a sync, and lose or tear whatever was not synced.
 
     *capacity_bytes* bounds the sizes of all files together; None is boundless.  *next_sync_error* is the errno that the
-    next fdatasync fails with.  *preallocates* False is a disk that cannot reserve.  *writes* and *syncs* count calls.
+    next fdatasync fails with.  *changes_left* is how many changes of any kind work before the power fails, after which
+    only `crash` is left.  *preallocates* False is a disk that cannot reserve.  *writes* and *syncs* count calls.
     """
 
     def __init__(self, capacity_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
         self.preallocates = True
         self.next_sync_error: int | None = None
+        self.changes_left: int | None = None
         self.writes = 0
         self.syncs = 0
         self.boots = 0
@@ -329,8 +336,16 @@ class MemoryFileSystem:
     def crash(self, random: Random | None = None) -> None:
         """Lose all that was not synced; with *random*, keep some of it, down to single sectors and names."""
         self.boots += 1
-        self.next_sync_error = None
+        self.next_sync_error = self.changes_left = None
         self._root.crash(random)
+
+    def note_change(self, path: Path) -> None:
+        """Count a change that is about to be made, or fail it for want of power."""
+        if self.changes_left is None:
+            return
+        if self.changes_left == 0:
+            raise OSError(errno.EIO, "power failed", str(path))
+        self.changes_left -= 1
 
     def room_for(self, size: int) -> int | None:
         """Return how large a file of *size* bytes may become."""
@@ -343,6 +358,7 @@ class MemoryFileSystem:
         return self._used(self._root)
 
     def make_folder(self, folder: Path) -> None:  # noqa: D102
+        self.note_change(folder)
         at = self._root
         for part in folder.parts:
             below = at.entries.get(part)
@@ -365,6 +381,7 @@ class MemoryFileSystem:
         return sorted(self._folder(folder).entries)
 
     def create(self, path: Path) -> MemoryFile:  # noqa: D102
+        self.note_change(path)
         folder = self._folder(path.parent)
         content = folder.entries.get(path.name)
         if isinstance(content, _MemoryContent):
@@ -381,6 +398,7 @@ class MemoryFileSystem:
         return MemoryFile(self, path, content)
 
     def rename(self, old: Path, new: Path) -> None:  # noqa: D102
+        self.note_change(new)
         assert old.parent == new.parent, (old, new)
         folder = self._folder(old.parent)
         renamed = self._find(old)
@@ -388,6 +406,7 @@ class MemoryFileSystem:
         folder.change({**others, new.name: renamed})
 
     def remove(self, path: Path) -> None:  # noqa: D102
+        self.note_change(path)
         self._find(path)
         folder = self._folder(path.parent)
         folder.change({name: entry for name, entry in folder.entries.items() if name != path.name})
@@ -396,6 +415,7 @@ class MemoryFileSystem:
         self.remove(folder)
 
     def fsync_folder(self, folder: Path) -> None:  # noqa: D102
+        self.note_change(folder)
         found = self._folder(folder)
         found.durable, found.history = found.entries, []
 

@@ -230,7 +230,10 @@ class WriteAheadLog:
             raise
 
     def save_snapshot(self, index: Index, term: Term, conf_state: ConfState) -> None:
-        """Note, durably, that a snapshot was saved.  Its file must be durable already.  Raises DiskFull, WalFailed."""
+        """Note, durably, that a snapshot was saved.  Its file must be durable already.
+
+        DiskFull leaves no record of it, and may take back appends that were not synced before.
+        """
         self._expect_usable()
         data = encode_snapshot_record(SnapshotRecord(index, term, conf_state))
         self._write(*frame_record(SNAPSHOT, data, self._tail.end.crc))
