@@ -65,8 +65,12 @@ class Row:
     measure: Measure
 
 
+def _clients(count: int) -> str:
+    return "1 client" if count == 1 else f"{count} clients"
+
+
 def _puts(clients_count: int) -> Row:
-    name = f"put, {clients_count} clients"
+    name = f"put, {_clients(clients_count)}"
 
     def measure(bench: Bench) -> Mapping[str, float]:
         return {name: bench.drive_writes("KV/Put", PUT, clients_count).requests_per_s}
@@ -76,7 +80,7 @@ def _puts(clients_count: int) -> Row:
 
 def _put_latency() -> Row:
     """One client sends the next put when it has the answer to the last."""
-    rate, median, tail = "put, 1 clients", "put latency, 1 client, median", "put latency, 1 client, 99 %"
+    rate, median, tail = "put, 1 client", "put latency, 1 client, median", "put latency, 1 client, 99 %"
 
     def measure(bench: Bench) -> Mapping[str, float]:
         run = bench.drive_writes("KV/Put", PUT, 1)
@@ -87,7 +91,7 @@ def _put_latency() -> Row:
 
 def _reads(clients_count: int, *, serializable: bool) -> Row:
     kind = "serializable" if serializable else "linearizable"
-    name = f"{kind} range of one key, {clients_count} clients"
+    name = f"{kind} range of one key, {_clients(clients_count)}"
     request = rpc_pb2.RangeRequest(key=READ_KEY, serializable=serializable)
 
     def measure(bench: Bench) -> Mapping[str, float]:

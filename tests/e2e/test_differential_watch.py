@@ -20,7 +20,7 @@ from proto import kv_pb2, rpc_pb2
 from tests.e2e.client import CALL_TIMEOUT_S, Stubs, connect
 from tests.e2e.conftest import MakeServer
 from tests.e2e.differential import Twins, seeds, without_ids
-from tests.e2e.harness import SHORT_TIMEOUTS, Server, real_etcd, wait_for
+from tests.e2e.harness import SHORT_TIMEOUTS, Server, actcd, real_etcd, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -364,7 +364,7 @@ class Story:
         self._compact_revision = revision
 
 
-@pytest.mark.parametrize("seed", seeds((1, 2, 3)))
+@pytest.mark.parametrize("seed", seeds(range(1, 6)))
 def test_same_watchers_see_the_same_events(make_server: MakeServer, seed: int) -> None:
     """Random watchers see, on both servers, the same events in the same order and the same reasons when refused."""
     servers = make_server(settings=SHORT_TIMEOUTS), make_server(real_etcd(), settings=SHORT_TIMEOUTS)
@@ -419,7 +419,48 @@ def test_fragments_add_up_to_the_same_events(make_server: MakeServer) -> None:
         assert events(whole) == events(expected)
 
 
-def test_cancelled_call_and_ended_requests(make_server: MakeServer) -> None:
+def test_progress_notices_come_by_themselves(make_server: MakeServer) -> None:
+    """A quiet watcher that asked for it is told the current revision again and again: caches rest on these notices."""
+    interval_ns = 100_000_000
+    for program in (actcd(), real_etcd()):
+        key = "watch-progress-notify-interval"
+        settings = {**SHORT_TIMEOUTS, f"experimental-{key}" if program == real_etcd() else key: interval_ns}
+        with connect(make_server(program, settings).endpoint) as client, stream(client) as watch:
+            request = create(b"quiet", watch_id=3)
+            request.create_request.progress_notify = True
+            watch.send(request)
+            assert watch.next().created
+            for revision in (2, 3):
+                client.kv.Put(rpc_pb2.PutRequest(key=b"other"), timeout=CALL_TIMEOUT_S)
+                while (notice := watch.next()).header.revision < revision:
+                    assert not notice.events, notice
+                assert (notice.watch_id, notice.header.revision, len(notice.events)) == (3, revision, 0), notice
+
+
+def test_watch_resumes_after_a_kill(make_server: MakeServer) -> None:
+    """A client that lost its server in mid-stream asks for the next revision and misses nothing."""
+    server = make_server(settings=SHORT_TIMEOUTS)
+    write_count, taken_count = 60, 20
+    with connect(server.endpoint) as client, stream(client) as watch:
+        watch.send(create(b"r/", b"r0", start_revision=1))
+        assert watch.next().created
+        for number in range(write_count):
+            put = rpc_pb2.PutRequest(key=b"r/%d" % (number % 7), value=b"%d" % number)
+            client.kv.Put(put, timeout=CALL_TIMEOUT_S)
+        values: list[bytes] = []
+        while len(values) < taken_count:
+            values += [event.kv.value for event in watch.next().events]
+    server.kill()
+    server.start()
+    with connect(server.endpoint) as client, stream(client) as watch:
+        watch.send(create(b"r/", b"r0", start_revision=2 + len(values)))
+        assert watch.next().created
+        while len(values) < write_count:
+            values += [event.kv.value for event in watch.next().events]
+    assert values == [b"%d" % number for number in range(write_count)]
+
+
+def test_client_that_sends_no_more_still_watches(make_server: MakeServer) -> None:
     """A client that sends no more still gets its events; that is how short scripts watch."""
     servers = make_server(settings=SHORT_TIMEOUTS), make_server(real_etcd(), settings=SHORT_TIMEOUTS)
     for server in servers:
