@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from config.booleans import parse_bool
 from config.faults import BadValue
-
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +56,12 @@ def parse_gates(text: str) -> tuple[GateSwitch, ...]:
         name, value = name.strip(), value.strip()
         if name not in _BY_NAME and name not in _STAGES:
             raise BadValue(f"unrecognized feature gate: {name}")
-        if value not in _TRUE | _FALSE:
-            raise BadValue(
-                f'invalid value of {name}={value}, err: strconv.ParseBool: parsing "{value}": invalid syntax'
-            )
-        (stages if name in _STAGES else wanted)[name] = value in _TRUE
+        try:
+            on = parse_bool(value)
+        except BadValue as error:
+            reason = f'strconv.ParseBool: parsing "{value}": invalid syntax'
+            raise BadValue(f"invalid value of {name}={value}, err: {reason}") from error
+        (stages if name in _STAGES else wanted)[name] = on
     for stage, on in stages.items():
         for gate in GATES:
             if gate.stage == _STAGES[stage]:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from config.booleans import parse_bool
 from config.durations import format_duration, parse_duration_s, to_nanoseconds, to_seconds
 from config.faults import BadValue
 from config.gates import GateSwitch, format_gates, parse_gates
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-_NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]*|[1-9][0-9]*)")
+_NUMBER = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|0(_?[0-7])*|[1-9](_?[0-9])*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +69,6 @@ def _texts_of(value: object) -> tuple[str, ...]:
     return tuple(sorted({_text_of(item) for item in value}))
 
 
-def _parse_bool(text: str) -> bool:
-    if text not in _TRUE | _FALSE:
-        raise BadValue("parse error")
-    return text in _TRUE
-
-
 def _bool_of(value: object) -> bool:
     if not isinstance(value, bool):
         raise BadValue(f"expected true or false, found {_describe(value)}")
@@ -106,7 +99,7 @@ def _number(name: str, least: int, most: int) -> Kind[int]:
     def from_text(text: str) -> int:
         if not _NUMBER.fullmatch(text):
             raise BadValue("parse error")
-        octal = re.fullmatch(r"[+-]?0[0-7]+", text)
+        octal = re.fullmatch(r"[+-]?0[0-7_]+", text)
         return within(int(text, 8 if octal else 0))
 
     def from_file(value: object) -> int:
@@ -139,7 +132,7 @@ def _join_urls(urls: tuple[Url, ...]) -> str:
 
 
 TEXT: Kind[str] = Kind("text", str, _text_of, str, str)
-SWITCH: Kind[bool] = Kind("boolean", _parse_bool, _bool_of, lambda on: str(on).lower(), bool, is_switch=True)
+SWITCH: Kind[bool] = Kind("boolean", parse_bool, _bool_of, lambda on: str(on).lower(), bool, is_switch=True)
 SIGNED: Kind[int] = _number("integer", -(2**63), 2**63 - 1)
 UNSIGNED: Kind[int] = _number("unsigned integer", 0, 2**64 - 1)
 UNSIGNED_32: Kind[int] = _number("unsigned integer", 0, 2**32 - 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from config.durations import format_duration
 from config.faults import EXIT_SYNTAX, BadValue, ConfigRefused, Fault
 from config.file import read_file
 from config.flags import CONFIG_FILE_FLAG, VERSION_FLAG, Texts, read_variables, variable_of
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from config.setting import Setting
 
+WATCH_PROGRESS_INTERVAL_S_MIN = 0.1
+"""Etcd's: progress notices more often than this would only make work."""
 _ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, never bound to
 
 
@@ -193,7 +196,7 @@ def _build(values: Mapping[str, Any]) -> Config:
 
 
 def _derive(config: Config, machine: Machine, notes: list[Note]) -> Config:
-    """Fill in what follows from other settings: directories, advertised hosts, the initial cluster."""
+    """Fill in what follows from other settings (directories, advertised hosts, the cluster), and keep to limits."""
     member, clustering = config.member, config.clustering
     name = member.name or DEFAULT_NAME
     data_dir = member.data_dir
@@ -211,7 +214,12 @@ def _derive(config: Config, machine: Machine, notes: list[Note]) -> Config:
     discovers = bool(clustering.discovery_srv or clustering.discovery_endpoints)
     if not clustering.initial_cluster and not discovers:
         clustering = replace(clustering, initial_cluster=(InitialMember(name, peer_urls),))
-    return replace(config, member=member, clustering=clustering)
+    features = config.features
+    if features.watch_progress_notify_interval_s < WATCH_PROGRESS_INTERVAL_S_MIN:
+        fields = {"key": "watch-progress-notify-interval", "raised_to": format_duration(WATCH_PROGRESS_INTERVAL_S_MIN)}
+        notes.append(Note("warning", "the interval is raised to the shortest one that is allowed", fields))
+        features = replace(features, watch_progress_notify_interval_s=WATCH_PROGRESS_INTERVAL_S_MIN)
+    return replace(config, member=member, clustering=clustering, features=features)
 
 
 def _advertised(

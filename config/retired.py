@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from config.booleans import TRUE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,7 +59,7 @@ def _gone(name: str, reason: str, *, is_switch: bool = False, refused_unless: fr
 
 
 def _debug_level(value: object) -> object | None:
-    return "debug" if str(value) in {"1", "t", "T", "TRUE", "true", "True"} else None
+    return "debug" if str(value) in TRUE else None
 
 
 _V2 = "etcd's v2 API and store are gone"

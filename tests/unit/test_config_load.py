@@ -457,6 +457,15 @@ def test_zero_stands_for_etcds_defaults() -> None:
     assert loaded(["--quota-backend-bytes=-1"]).config.member.quota_backend_bytes == -1
 
 
+def test_progress_notices_have_a_shortest_interval() -> None:
+    """Etcd raises what is shorter, and says so."""
+    result = loaded(["--watch-progress-notify-interval=1ms"])
+    assert result.config.features.watch_progress_notify_interval_s == 0.1
+    assert {"key": "watch-progress-notify-interval", "raised_to": "100ms"} in [
+        dict(note.fields) for note in result.notes
+    ]
+
+
 def test_settings_without_effect_are_accepted_with_a_warning() -> None:
     """Tuning of bbolt does no harm here, but whoever sets it should know."""
     result = loaded(["--backend-batch-limit=3", "--backend-batch-interval=1s", "--backend-bbolt-freelist-type=array"])

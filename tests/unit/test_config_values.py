@@ -63,6 +63,9 @@ def test_every_shown_duration_can_be_read(microseconds: int) -> None:
     [
         (kinds.UNSIGNED, "0x10", 16),
         (kinds.UNSIGNED, "010", 8),
+        (kinds.UNSIGNED, "0o1_0", 8),
+        (kinds.UNSIGNED, "0_10", 8),
+        (kinds.UNSIGNED, "1_000", 1000),
         (kinds.UNSIGNED, "0", 0),
         (kinds.SIGNED, "-1", -1),
         (kinds.SIGNED, "-010", -8),
@@ -88,6 +91,8 @@ def test_flag_texts_are_read_as_go_does(kind: kinds.Kind[Any], text: str, value:
         (kinds.UNSIGNED, "", "parse error"),
         (kinds.UNSIGNED, "1.0", "parse error"),
         (kinds.UNSIGNED, "08", "parse error"),
+        (kinds.UNSIGNED, "1__0", "parse error"),
+        (kinds.UNSIGNED, "0x", "parse error"),
         (kinds.UNSIGNED_32, "4294967296", "value out of range"),
         (kinds.SIGNED, "9223372036854775808", "value out of range"),
         (kinds.SWITCH, "yes", "parse error"),
