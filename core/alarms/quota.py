@@ -1,7 +1,8 @@
 """How large the store may grow.
 
-What a request costs is reckoned in core/apply/cost.py; here it is a number.  The size held against the quota is what the
-store's files take on disk, free space in them included.  Behaviour: Quota in the Maintenance section of the etcd v3 API.
+What a request costs is reckoned in core/apply/cost.py; here it is a number.  The size held against the quota is what
+the store's files take on disk, free space in them included.  Behaviour: Quota in the Maintenance section of the etcd v3
+API.
 """
 
 from __future__ import annotations

@@ -1,0 +1,79 @@
+"""Members in the JSON tree that a raft snapshot file carries.
+
+It is the dump of etcd's retired second store, kept because etcd 3.5 and tools that read its snapshot files learn the
+members from it.  actcd itself reads members from the store.  Format: raft snapshot files of etcd, field ``data``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from core.membership.member import Member
+    from core.types import MemberId
+
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+def dump(members: Iterable[Member], removed: Iterable[MemberId], cluster_version: str, index: int) -> bytes:
+    """Return the tree as of *index*."""
+    listed = {}
+    for member in members:
+        path = f"/0/members/{member.hex_id}"
+        raft: dict[str, Any] = {"peerURLs": list(member.peer_urls)}
+        if member.is_learner:
+            raft["isLearner"] = True
+        attributes: dict[str, Any] = {}
+        if member.name:
+            attributes["name"] = member.name
+        if member.client_urls:
+            attributes["clientURLs"] = list(member.client_urls)
+        listed[member.hex_id] = _folder(
+            path,
+            {
+                "attributes": _leaf(f"{path}/attributes", attributes),
+                "raftAttributes": _leaf(f"{path}/raftAttributes", raft),
+            },
+        )
+    gone = {f"{member:x}": _leaf(f"/0/removed_members/{member:x}", "removed") for member in removed}
+    children = {"members": _folder("/0/members", listed), "removed_members": _folder("/0/removed_members", gone)}
+    if cluster_version:
+        children["version"] = _leaf("/0/version", cluster_version)
+    root = _folder("/", {"0": _folder("/0", children), "1": _folder("/1", {})})
+    store = {
+        "Root": root,
+        "WatcherHub": {
+            "EventHistory": {
+                "Queue": {"Events": [], "Size": 0, "Front": 0, "Back": 0, "Capacity": 1000},
+                "StartIndex": 0,
+                "LastIndex": 0,
+            }
+        },
+        "CurrentIndex": index,
+        "Stats": {},
+        "CurrentVersion": 2,
+    }
+    return json.dumps(store, separators=(",", ":")).encode()
+
+
+def _folder(path: str, children: dict[str, Any]) -> dict[str, Any]:
+    return _node(path, "", children)
+
+
+def _leaf(path: str, value: dict[str, Any] | str) -> dict[str, Any]:
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return _node(path, text, None)
+
+
+def _node(path: str, value: str, children: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "Path": path,
+        "CreatedIndex": 0,
+        "ModifiedIndex": 0,
+        "ExpireTime": _NEVER,
+        "Value": value,
+        "Children": children,
+    }
