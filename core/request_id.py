@@ -10,12 +10,17 @@ Layout of the 64 bits, high to low (etcd's ids have the same first two fields; o
 
 from __future__ import annotations
 
+from core.mvcc.varint import varint
 from core.types import MemberId, RequestId
 
 OWNER_BITS = 4
 OWNERS_MAX = 1 << OWNER_BITS
 _COUNTER_BITS = 7
 _SUFFIX_MASK = (1 << 48) - 1
+
+
+_REQUEST_HEADER_TAG = b"\xa2\x06"
+"""Field 100 of InternalRaftRequest."""
 
 
 class RequestIds:
@@ -25,13 +30,30 @@ class RequestIds:
         """*owner* is 0..15; *now_ms* is the wall clock in milliseconds, read once."""
         assert 0 <= owner < OWNERS_MAX, owner
         self._prefix = (member & 0xFFFF) << 48
-        self._owner = owner
+        self.owner = owner
         self._next = now_ms << _COUNTER_BITS
+        self._high = -1
+        self._high_bytes = b""
 
     def make(self) -> RequestId:
         """Return the next id; never 0 and never one returned before."""
         self._next += 1
-        return RequestId(self._prefix | (self._next << OWNER_BITS & _SUFFIX_MASK) | self._owner)
+        return RequestId(self._prefix | (self._next << OWNER_BITS & _SUFFIX_MASK) | self.owner)
+
+
+    def make_with_header(self) -> tuple[RequestId, bytes]:
+        """Return the next id, and with it InternalRaftRequest's ``header`` field that carries it.
+
+        Spelled out because every put makes one: of the ten bytes of the id's varint only the first two change often.
+        """
+        request_id = self.make()
+        high = request_id >> 14
+        if high != self._high:
+            self._high = high
+            self._high_bytes = varint(high)
+        low = bytes((request_id & 0x7F | 0x80, request_id >> 7 & 0x7F | 0x80))
+        length = 3 + len(self._high_bytes)
+        return request_id, b"%b%c\x08%b%b" % (_REQUEST_HEADER_TAG, length, low, self._high_bytes)
 
 
 def owner_of(request_id: RequestId, member: MemberId) -> int | None:

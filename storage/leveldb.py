@@ -79,7 +79,7 @@ class LevelDbBackend(LevelDbReader):
                 put(key, value)
         batch.write()
         if sync:
-            self._sync_older_logs()
+            self.sync()
 
     def size_bytes(self) -> int:
         """See Backend."""
@@ -99,8 +99,8 @@ class LevelDbBackend(LevelDbReader):
         """See Backend."""
         self._source.close()
 
-    def _sync_older_logs(self) -> None:
-        """Sync every log file and their names.
+    def sync(self) -> None:
+        """See Backend.  Syncs every log file, and the names of all files.
 
         LevelDB's synced write covers only the log it is in.  When it has just begun a new one, the one before is
         needed until its content is in a table, and nobody has synced that.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.mvcc.varint import varint
+from core.types import MemberId
 
 HEADER_TAG = b"\x0a"
 
@@ -10,9 +11,10 @@ HEADER_TAG = b"\x0a"
 class ResponseHeaders:
     """Makes ResponseHeader fields of one member.  Belongs to one thread (it remembers the last one made)."""
 
-    __slots__ = ("_last", "_last_revision", "_last_term", "_prefix", "_suffix", "_suffix_term")
+    __slots__ = ("_last", "_last_revision", "_last_term", "_prefix", "_suffix", "_suffix_term", "member_id")
 
     def __init__(self, cluster_id: int, member_id: int) -> None:
+        self.member_id = MemberId(member_id)
         prefix = b""
         if cluster_id:
             prefix += b"\x08" + varint(cluster_id)

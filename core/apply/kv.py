@@ -16,6 +16,8 @@ from core.mvcc.record import decode_kv
 from core.mvcc.varint import field, varint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from core.mvcc.event import Revised
     from core.mvcc.store import Store
     from core.mvcc.write import WriteTransaction
@@ -75,6 +77,13 @@ class KvExecutor:
         transaction = self._store.transaction(self._leases)
         deleted = transaction.delete_range(key, range_end)
         return self._end(transaction) + _deleted_fields(deleted, prev_kv)
+
+    def delete_keys(self, keys: Iterable[bytes]) -> None:
+        """Delete *keys*, in their order, at one revision: what ends with a lease."""
+        transaction = self._store.transaction(self._leases)
+        for key in keys:
+            transaction.delete_range(key, b"")
+        self._end(transaction)
 
     def txn(self, request: TxnRequest) -> bytes:
         """Apply a Txn; return the TxnResponse.  Raises what its pre-check finds, without any effect."""

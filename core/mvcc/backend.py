@@ -43,6 +43,9 @@ class Backend(Reader, Protocol):
         With *sync* this and all earlier writes are durable on return.
         """
 
+    def sync(self) -> None:
+        """Make all that was written before durable, without holding up writes; for any thread."""
+
     def size_bytes(self) -> int:
         """Return what the map occupies on disk."""
 
@@ -111,8 +114,12 @@ class MemoryBackend(MemoryReader):
             else:
                 items[key] = value
         if sync:
-            self._durable = items
-            self._shared = True
+            self.sync()
+
+    def sync(self) -> None:
+        """See Backend."""
+        self._durable = self._items
+        self._shared = True
 
     def size_bytes(self) -> int:
         """See Backend."""

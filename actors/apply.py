@@ -1,0 +1,284 @@
+"""ApplyActor: the state machine.
+
+Committed entries come in batches; each batch becomes one write to the store, then its answers, events and leases go
+out to whoever waits for them.  Compaction and the count index are worked on in small steps between batches.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol, final
+
+from actors.address import Delivery
+from actors.base import Home, NodeActor
+from actors.messages.apply import (
+    ApplyEntries,
+    ApplyMessage,
+    Defragment,
+    Inspect,
+    Observe,
+    ObserveChanges,
+    ObserveLeases,
+    ObserveOutcomes,
+)
+from actors.messages.common import Tick
+from actors.messages.lease import Checkpointed, Granted, Promote, Revoked
+from actors.messages.raft import Applied, ConfChangeApplied, Propose
+from actors.messages.serve import Answered, Completed, Published
+from actors.messages.wal import SaveSnapshot
+from actors.messages.watch import Changed
+from actors.messages.worker import Work
+from core.raft.messages import Snapshot
+from core.request_id import owner_of
+from core.types import Index, RequestId, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import structlog
+
+    from actors.address import Address, AnyDelivery
+    from actors.messages.lease import LeaseEvent
+    from actors.messages.raft import RaftMessage
+    from actors.messages.wal import WalMessage
+    from core.apply.applier import Applier, Effects
+    from core.clock import Clock
+    from core.errors import EtcdError
+
+RANK_KEYS_PER_STEP = 5000
+"""Keys read into the count index in one step: about 5 ms."""
+
+REVISIONS_PER_STEP_MAX = 500
+"""Revisions removed in one step of a compaction, whatever batch limit is configured: about 5 ms."""
+
+
+MEASURE_S = 1.0
+"""How often the size of the store's files is looked at."""
+
+
+class SnapshotPolicy(NamedTuple):
+    """When to save a raft snapshot."""
+
+    entries_max: int
+    """Entries applied between two."""
+    last_index: Index
+    """Where the newest stands."""
+
+
+class CompactionPace(NamedTuple):
+    """How fast background work goes on."""
+
+    revisions_per_step: int
+    pause_s: float
+
+
+class Later(Protocol):
+    """Sends a delivery after a while; the ticker's ``after``."""
+
+    def __call__(self, delay_s: float, delivery: AnyDelivery, /) -> None:
+        """Send *delivery* in *delay_s* seconds."""
+
+
+class _Step:
+    """A note to self: do a little of the background work."""
+
+
+@final
+class ApplyActor(NodeActor[ApplyMessage | _Step]):
+    """Owns the applied state.
+
+    Owns: the store and all that the applier holds; who wants to know of what.  Tells: RaftActor, ServeActors,
+    WatchActor, LeaseActor, WalActor (snapshots), WorkerActor.  Fails when: an entry cannot be applied, or the store
+    cannot be written.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        applier: Applier,
+        wal: Address[WalMessage],
+        worker: Address[Work],
+        later: Later,
+        clock: Clock,
+        snapshot: SnapshotPolicy,
+        slow_apply_s: float,
+        compaction: CompactionPace,
+        logger: structlog.stdlib.BoundLogger,
+    ) -> None:
+        super().__init__(home)
+        self._applier = applier
+        self._store = applier.store
+        self._wal = wal
+        self._worker = worker
+        self._later = later
+        self._clock = clock
+        self._snapshot = snapshot
+        self._slow_s = slow_apply_s
+        self._compaction = compaction
+        self._logger = logger
+        self._raft: Address[RaftMessage]
+        self._term = Term(self._store.applied_term)
+        self._commit = Index(self._store.applied_index)
+        self._snapshot_index = snapshot.last_index
+        self._snapshotting = False
+        self._waiters: dict[int, Address[Completed]] = {}
+        self._observers: list[Address[Published]] = []
+        self._watch: list[Address[Changed]] = []
+        self._lease: list[Address[LeaseEvent]] = []
+        self._physical: list[RequestId] = []
+        self._stepping = False
+        self._next_measure_s = 0.0
+
+    def setup(self) -> None:
+        """Take up what was left to do in the background."""
+        self._step_later()
+
+    def handle(self, message: ApplyMessage | _Step) -> None:
+        """Take one message."""
+        match message:
+            case ApplyEntries():
+                self._apply(message)
+            case _Step():
+                self._stepping = False
+                self._step()
+            case Inspect():
+                message.question(self._applier)
+            case Observe():
+                self._observers.append(message.observer)
+                message.observer.tell(
+                    Published(self._store.view(), self._term, self._commit, self._applier.allocated_bytes)
+                )
+            case ObserveOutcomes():
+                self._waiters[message.owner] = message.waiter
+            case ObserveChanges():
+                self._watch.append(message.observer)
+                message.observer.tell(Changed((), self._store.view(), self._term))
+            case ObserveLeases():
+                self._lease.append(message.observer)
+                self._introduce_leases(message.observer)
+            case Defragment():
+                self._worker.tell(Work(message.token, self._store.backend.compact, message.answer_to))
+            case Answered():
+                self._save_snapshot(message)
+            case Tick():
+                self._measure(message.now_s)
+
+    def _apply(self, message: ApplyEntries) -> None:
+        started_s = self._clock.monotonic_s()
+        applier, store = self._applier, self._store
+        self._raft, self._term, self._commit = message.raft, message.term, message.commit
+        applier.apply(message.entries, message.term)
+        store.flush()
+        changes = applier.take_changes()
+        effects = applier.take_effects()
+        # What may be read is published before anybody hears of it: a client that reads after its answer finds it.
+        view = store.view()
+        published = Published(view, self._term, self._commit, applier.allocated_bytes)
+        for observer in self._observers:
+            observer.tell(published)
+        if effects.outcomes:
+            self._complete(effects.outcomes)
+        if changes:
+            for watcher in self._watch:
+                watcher.tell(Changed(changes, view, self._term))
+        self._tell_of_leases(effects)
+        self._tell_of_cluster(effects)
+        if effects.over_quota:
+            message.raft.tell(Propose([(RequestId(0), self._applier.nospace_alarm())], Nobody()))
+        message.raft.tell(Applied(Index(store.applied_index)))
+        took_s = self._clock.monotonic_s() - started_s
+        if took_s > self._slow_s:
+            self._logger.warning(
+                "apply took too long", took_s=round(took_s, 3), count=len(message.entries), index=store.applied_index
+            )
+        if store.applied_index - self._snapshot_index >= self._snapshot.entries_max and not self._snapshotting:
+            self._begin_snapshot()
+
+    def _measure(self, now_s: float) -> None:
+        if now_s >= self._next_measure_s:
+            self._next_measure_s = now_s + MEASURE_S
+            self._applier.allocated_bytes = self._store.backend.size_bytes()
+
+    def _complete(self, outcomes: Sequence[tuple[RequestId, bytes | EtcdError]]) -> None:
+        waiters = self._waiters
+        member = self._applier.headers.member_id
+        by_owner: dict[int, list[tuple[RequestId, bytes | EtcdError]]] = {}
+        for outcome in outcomes:
+            owner = owner_of(outcome[0], member)
+            if owner in waiters:
+                by_owner.setdefault(owner, []).append(outcome)
+        for owner, owned in by_owner.items():
+            waiters[owner].tell(Completed(owned))
+
+    def _introduce_leases(self, observer: Address[LeaseEvent]) -> None:
+        stored = self._applier.stored_leases()
+        observer.tell(Granted([(lease, ttl_s) for lease, ttl_s, _ in stored]))
+        observer.tell(Checkpointed([(lease, remaining_s) for lease, _, remaining_s in stored if remaining_s]))
+
+    def _tell_of_leases(self, effects: Effects) -> None:
+        for observer in self._lease:
+            if effects.granted:
+                observer.tell(Granted(effects.granted))
+            if effects.checkpointed:
+                observer.tell(Checkpointed(effects.checkpointed))
+            if effects.revoked:
+                observer.tell(Revoked(effects.revoked))
+            if effects.first_of_term:
+                observer.tell(Promote())
+
+    def _tell_of_cluster(self, effects: Effects) -> None:
+        for change in effects.conf_changes:
+            self._raft.tell(ConfChangeApplied(change))
+        for revision, request_id in effects.compactions:
+            self._logger.info("compaction began", revision=revision)
+            if request_id is not None:
+                self._physical.append(request_id)
+            self._step_later()
+
+    # -- background work ---------------------------------------------------------------------------------------------
+
+    def _step_later(self) -> None:
+        if not self._stepping:
+            self._stepping = True
+            self._later(self._compaction.pause_s, Delivery(self.actor_ref, _Step()))
+
+    def _step(self) -> None:
+        store = self._store
+        ranked = store.build_ranks_step(RANK_KEYS_PER_STEP)
+        compacted = store.compaction_step(min(self._compaction.revisions_per_step, REVISIONS_PER_STEP_MAX))
+        if compacted and self._physical:
+            answer = self._applier.headers.encode(store.revision, self._term)
+            self._complete([(request_id, answer) for request_id in self._physical])
+            self._physical = []
+        if not (ranked and compacted):
+            self._step_later()
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def _begin_snapshot(self) -> None:
+        # The log may only be cut below what the store holds durably; the sync takes long, so it runs beside us.
+        self._snapshotting = True
+        sync = self._store.backend.sync
+        snapshot = self._applier.raft_snapshot()
+        self._worker.tell(Work(self._store.applied_index, partial(synced, sync, snapshot), self.actor_ref))
+
+    def _save_snapshot(self, message: Answered) -> None:
+        assert isinstance(message.outcome, Snapshot), message
+        self._snapshotting = False
+        index = message.outcome.metadata.index
+        self._snapshot_index = index
+        self._wal.tell(SaveSnapshot(message.outcome))
+
+
+class Nobody:
+    """An address for answers that nobody waits for."""
+
+    def tell(self, _message: object) -> None:
+        """Drop it."""
+
+
+def synced(sync: Callable[[], None], snapshot: Snapshot) -> Snapshot:
+    """Make durable what *snapshot* stands for, then return it."""
+    sync()
+    return snapshot

@@ -1,0 +1,95 @@
+"""The base of every actor: typed dispatch, fail-stop, and a home that decides which thread drains the mailbox.
+
+Pykka by itself lets an actor live on half-changed after an exception under ask, does not call on_failure for one in
+on_start, and swallows one in on_stop.  So all three hooks run under one guard here, and whatever escapes ends the
+process (architecture decision 5): recovery from disk is the one repair path.
+
+An actor never knows whether a thread of its own, a loop that it shares, or a simulator delivers to it: that is its
+home's business (decision 3; see placement.py).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+
+import pykka
+
+if TYPE_CHECKING:
+    from pykka._actor import ActorInbox  # Pykka names its inbox protocol nowhere else
+
+M = TypeVar("M")
+
+FatalHook = Callable[[str, BaseException], None]
+"""Told the name of the actor that crashed and why.  Returns; the process ends soon after, from the main thread."""
+
+
+class Home(Protocol):
+    """Where an actor lives: makes its mailbox and has it drained."""
+
+    @property
+    def fatal(self) -> FatalHook:
+        """Whom to tell of a crash."""
+
+    def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
+        """Return the mailbox of *actor*, which is still under construction."""
+
+    def start(self, actor: NodeActor[Any]) -> None:
+        """Run its setup, then deliver what is told to it, until it has stopped."""
+
+
+class Probe:
+    """Asked once after the start: answers when setup has run."""
+
+
+class NodeActor(pykka.ThreadingActor, Generic[M]):
+    """Base of every actor.  Subclasses write setup, handle and teardown; all three run under one guard."""
+
+    def __init__(self, home: Home, /) -> None:
+        self._home = home
+        super().__init__()
+
+    def setup(self) -> None:
+        """Prepare, on the actor's own thread, before the first message."""
+
+    @abstractmethod
+    def handle(self, message: M) -> None:
+        """Take one message."""
+
+    def teardown(self) -> None:
+        """Clean up, on the actor's own thread, after the last message."""
+
+    @final
+    def on_start(self) -> None:
+        """Run setup (called by Pykka)."""
+        self._guard(self.setup)
+
+    @final
+    def on_stop(self) -> None:
+        """Run teardown (called by Pykka)."""
+        self._guard(self.teardown)
+
+    @final
+    def on_receive(self, message: Any) -> None:  # noqa: ANN401 - Pykka's signature
+        """Pass *message* to handle (called by Pykka)."""
+        if type(message) is Probe:
+            return
+        try:
+            self.handle(message)
+        except Exception as error:
+            self._home.fatal(type(self).__name__, error)
+            raise
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            self._home.fatal(type(self).__name__, error)
+            raise
+
+    def _create_actor_inbox(self) -> ActorInbox:  # type: ignore[override]  # static in Pykka, which calls it on self
+        return self._home.make_inbox(self)
+
+    def _start_actor_loop(self) -> None:
+        self._home.start(self)

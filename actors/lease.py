@@ -1,0 +1,151 @@
+"""LeaseActor: when leases end.
+
+Every member is told of each lease as it is applied; only while this member leads does time pass for them.  What has
+expired is revoked by a proposal, and is gone when that proposal is applied.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from actors.base import Home, NodeActor
+from actors.messages.apply import ObserveLeases, ObserveOutcomes
+from actors.messages.common import Tick
+from actors.messages.lease import Checkpointed, Granted, LeaseMessage, ListLeases, Promote, Renew, Revoked, TimeToLive
+from actors.messages.raft import ObserveRole, Propose, RoleIs
+from actors.messages.serve import Answered, Completed, Refused, Renewed
+from core.errors import NotPrimaryLessor
+from proto.raft_internal_pb2 import InternalRaftRequest, RequestHeader
+from proto.rpc_pb2 import LeaseRevokeRequest
+from services.node import LeaseTimes
+
+if TYPE_CHECKING:
+    import structlog
+
+    from actors.address import Address
+    from actors.messages.apply import ApplyMessage
+    from actors.messages.raft import RaftMessage
+    from core.clock import Clock
+    from core.errors import EtcdError
+    from core.lease.lessor import Lessor
+    from core.request_id import RequestIds
+    from core.types import LeaseId, RequestId
+
+EXPIRY_CHECK_S = 0.5
+"""How often expired leases are looked for (etcd's interval)."""
+
+REVOKES_PER_CHECK_MAX = 500
+"""Leases revoked in one go (etcd's bound)."""
+
+
+@final
+class LeaseActor(NodeActor[LeaseMessage]):
+    """Keeps the clock of the leases.
+
+    Owns: the lessor; renewals of leases that have expired and wait for their revoke.  Tells: RaftActor (revokes),
+    whoever asked.  Fails when: the lessor finds itself broken.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        lessor: Lessor,
+        clock: Clock,
+        extend_s: float,
+        apply: Address[ApplyMessage],
+        raft: Address[RaftMessage],
+        request_ids: RequestIds,
+        logger: structlog.stdlib.BoundLogger,
+    ) -> None:
+        super().__init__(home)
+        self._lessor = lessor
+        self._clock = clock
+        self._extend_s = extend_s
+        self._apply = apply
+        self._raft = raft
+        self._ids = request_ids
+        self._logger = logger
+        self._next_check_s = 0.0
+        self._late: dict[LeaseId, list[tuple[int, Address[Renewed]]]] = {}
+
+    def setup(self) -> None:
+        """Ask to be told which leases there are, and who leads."""
+        self._apply.tell(ObserveOutcomes(self._ids.owner, self.actor_ref))
+        self._apply.tell(ObserveLeases(self.actor_ref))
+        self._raft.tell(ObserveRole(self.actor_ref))
+
+    def handle(self, message: LeaseMessage) -> None:
+        """Take one message."""
+        match message:
+            case Renew():
+                self._renew(message)
+            case Granted():
+                now_s = self._clock.monotonic_s()
+                for lease, ttl_s in message.leases:
+                    self._lessor.granted(lease, ttl_s, now_s)
+            case Revoked():
+                for lease in message.leases:
+                    self._lessor.revoked(lease)
+                    self._answer_late(lease)
+            case Checkpointed():
+                for lease, remaining_s in message.leases:
+                    self._lessor.checkpoint(lease, remaining_s)
+            case TimeToLive():
+                message.answer_to.tell(Answered(message.token, self._times(message.lease)))
+            case ListLeases():
+                message.answer_to.tell(Answered(message.token, list(self._lessor.ids())))
+            case Promote():
+                self._lessor.promote(self._clock.monotonic_s(), self._extend_s)
+            case RoleIs():
+                if not message.is_leader and self._lessor.primary:
+                    self._lessor.demote()
+            case Tick():
+                if message.now_s >= self._next_check_s:
+                    self._next_check_s = message.now_s + EXPIRY_CHECK_S
+                    self._revoke_expired(message.now_s)
+            case Completed() | Refused():
+                pass  # a revoke that failed is tried again after the lessor's retry time
+
+    def _renew(self, message: Renew) -> None:
+        now_s = self._clock.monotonic_s()
+        answers: list[tuple[int, int | EtcdError]] = []
+        for token, lease in message.asks:
+            try:
+                ttl_s = self._lessor.renew(lease, now_s)
+            except NotPrimaryLessor as error:
+                answers.append((token, error))
+                continue
+            if ttl_s is None and lease in self._lessor:
+                # Expired but not yet revoked: the answer that it is gone waits until it is.
+                self._late.setdefault(lease, []).append((token, message.answer_to))
+            else:
+                answers.append((token, ttl_s or 0))
+        message.answer_to.tell(Renewed(answers))
+
+    def _answer_late(self, lease: LeaseId) -> None:
+        for token, answer_to in self._late.pop(lease, ()):
+            answer_to.tell(Renewed([(token, 0)]))
+
+    def _times(self, lease: LeaseId) -> LeaseTimes | NotPrimaryLessor:
+        try:
+            remaining_s = self._lessor.remaining_s(lease, self._clock.monotonic_s())
+        except NotPrimaryLessor as error:
+            return error
+        if remaining_s is None:
+            return LeaseTimes(None, 0)
+        return LeaseTimes(int(remaining_s), self._lessor.ttl_s(lease) or 0)
+
+    def _revoke_expired(self, now_s: float) -> None:
+        expired = self._lessor.expired(now_s, REVOKES_PER_CHECK_MAX)
+        if not expired:
+            return
+        self._logger.info("leases expired", count=len(expired))
+        proposals: list[tuple[RequestId, bytes]] = []
+        for lease in expired:
+            request_id = self._ids.make()
+            request = InternalRaftRequest(
+                header=RequestHeader(ID=request_id), lease_revoke=LeaseRevokeRequest(ID=lease)
+            )
+            proposals.append((request_id, request.SerializeToString()))
+        self._raft.tell(Propose(proposals, self.actor_ref))

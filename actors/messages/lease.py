@@ -1,0 +1,65 @@
+"""What LeaseActor receives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from actors.messages.common import Tick
+from actors.messages.raft import RoleIs
+from actors.messages.serve import Completed, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.address import Address
+    from actors.messages.serve import Answered, Renewed
+    from core.types import LeaseId
+
+
+class Granted(NamedTuple):
+    """ApplyActor has granted these: id and time to live in seconds."""
+
+    leases: Sequence[tuple[LeaseId, int]]
+
+
+class Revoked(NamedTuple):
+    """ApplyActor has revoked these."""
+
+    leases: Sequence[LeaseId]
+
+
+class Checkpointed(NamedTuple):
+    """ApplyActor has met remaining times, in seconds, for these."""
+
+    leases: Sequence[tuple[LeaseId, int]]
+
+
+class Promote(NamedTuple):
+    """This member leads and has applied the first entry of its term: it may expire leases."""
+
+
+class Renew(NamedTuple):
+    """Prolong these; the answers keep the order."""
+
+    asks: Sequence[tuple[int, LeaseId]]
+    """Token of the asker, lease."""
+    answer_to: Address[Renewed]
+
+
+class TimeToLive(NamedTuple):
+    """How long does this lease have?  Answered with LeaseTimes."""
+
+    token: int
+    lease: LeaseId
+    answer_to: Address[Answered]
+
+
+class ListLeases(NamedTuple):
+    """Which leases are there?  Answered with their ids, soonest-expiring first."""
+
+    token: int
+    answer_to: Address[Answered]
+
+
+LeaseEvent = Granted | Revoked | Checkpointed | Promote
+LeaseMessage = LeaseEvent | Renew | TimeToLive | ListLeases | RoleIs | Tick | Completed | Refused

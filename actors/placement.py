@@ -1,0 +1,152 @@
+"""Homes for actors: a thread of one's own, or an asyncio loop that several share.
+
+Measured on two cores under the GIL: a second busy Python thread adds hand-overs, not speed, so the actors of the hot
+path share one loop with the sockets; what blocks outside the GIL (fsync, large reads, hashing) has its own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import pykka
+
+if TYPE_CHECKING:
+    from pykka._actor import ActorInbox
+    from pykka._envelope import Envelope
+
+    from actors.base import FatalHook, NodeActor
+
+TURNS_BEFORE_IO = 64
+"""Mailboxes drained before the loop looks at its sockets again, so that a chatty actor cannot starve them."""
+
+
+class ThreadHome:
+    """A thread for each actor: Pykka's own loop on a faster queue."""
+
+    def __init__(self, fatal: FatalHook) -> None:
+        self.fatal = fatal
+
+    def make_inbox(self, _actor: NodeActor[Any]) -> ActorInbox:
+        """Return an unbounded queue."""
+        return SimpleQueue()
+
+    def start(self, actor: NodeActor[Any]) -> None:
+        """Start the actor's thread, named after its class."""
+        threading.Thread(target=actor._actor_loop, name=type(actor).__name__).start()  # noqa: SLF001 - a Pykka home
+
+
+class LoopInbox:
+    """The mailbox of an actor on a shared loop."""
+
+    __slots__ = ("_home", "actor", "queue", "scheduled")
+
+    def __init__(self, home: LoopHome, actor: NodeActor[Any]) -> None:
+        self._home = home
+        self.actor = actor
+        self.queue: deque[Envelope[Any]] = deque()
+        self.scheduled = False
+
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Append from any thread."""
+        # The append comes before the look at the flag, and the drain clears the flag before it pops: whoever loses
+        # the race, the envelope is seen.
+        self.queue.append(envelope)
+        if not self.scheduled:
+            self.scheduled = True
+            self._home.schedule(self)
+
+    def get(self) -> Envelope[Any]:
+        """Remove and return the oldest; IndexError when empty (Pykka asks empty first)."""
+        return self.queue.popleft()
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self.queue
+
+
+class LoopHome:
+    """One thread with one asyncio loop for its actors and their sockets.
+
+    Mailboxes that have something are drained in turn within one loop callback, so a chain of tells among actors of
+    this home costs no further round of the selector.
+    """
+
+    def __init__(self, fatal: FatalHook, name: str) -> None:
+        self.fatal = fatal
+        self.loop = asyncio.new_event_loop()
+        self._ready: deque[LoopInbox] = deque()
+        self._running = False
+        self._thread = threading.Thread(target=self._run_loop, name=name)
+        self._thread.start()
+
+    def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
+        """Return a mailbox that wakes the loop."""
+        return LoopInbox(self, actor)
+
+    def start(self, actor: NodeActor[Any]) -> None:
+        """Have the loop run the actor's setup before anything that is told to it from now on."""
+        self.loop.call_soon_threadsafe(actor._actor_loop_setup)  # noqa: SLF001 - a Pykka home
+
+    def schedule(self, inbox: LoopInbox) -> None:
+        """Have *inbox* drained soon."""
+        self._ready.append(inbox)
+        if threading.get_ident() != self._thread.ident:
+            # A loop that is closed has no actors left: what they are told is dropped, as Pykka drops it.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._drain)
+        elif not self._running:
+            self._running = True
+            self.loop.call_soon(self._drain)
+
+    def close(self) -> None:
+        """Stop the loop after its actors have stopped, and wait for the thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+    def _drain(self) -> None:
+        ready = self._ready
+        self._running = True
+        turns = 0
+        while ready:
+            if turns == TURNS_BEFORE_IO:
+                self.loop.call_soon(self._drain)
+                return
+            turns += 1
+            inbox = ready.popleft()
+            inbox.scheduled = False
+            actor = inbox.actor
+            queue = inbox.queue
+            for _ in range(len(queue)):
+                deliver(actor, queue.popleft())
+        self._running = False
+
+
+def deliver(actor: NodeActor[Any], envelope: Envelope[Any]) -> None:
+    """Let *actor* take one message, as Pykka's own loop would."""
+    if actor.actor_stopped.is_set():
+        if envelope.reply_to is not None:
+            envelope.reply_to.set_exception((pykka.ActorDeadError, pykka.ActorDeadError(str(actor)), None))
+        return
+    try:
+        response = actor._handle_receive(envelope.message)  # noqa: SLF001
+    except Exception:  # noqa: BLE001 - NodeActor has told the fatal hook; a caller that asked must not wait for ever
+        if envelope.reply_to is None:
+            actor.actor_stopped.set()  # the home's fatal hook was told; the process is ending
+            return
+        envelope.reply_to.set_exception()
+    else:
+        if envelope.reply_to is not None:
+            envelope.reply_to.set(response)

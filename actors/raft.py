@@ -1,0 +1,219 @@
+"""RaftActor: the consensus core and its ways to the world.
+
+The whole loop is: step everything that queued up, then take one Ready and send each part where it belongs.  Log
+entries go to WalActor together with what may leave only after their sync; committed entries go to ApplyActor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from actors.address import Delivery
+from actors.base import Home, NodeActor
+from actors.messages.apply import ApplyEntries
+from actors.messages.common import Tick
+from actors.messages.raft import (
+    Applied,
+    ConfChangeApplied,
+    ObserveRole,
+    Propose,
+    ProposeConfChange,
+    RaftMessage,
+    ReadIndex,
+    RoleIs,
+    Stable,
+    TransferLeader,
+)
+from actors.messages.serve import ReadIndexed, Refused
+from actors.messages.wal import Append
+from core.errors import ProposalDropped
+from core.raft.role import ProposeResult, Role
+from core.types import Index, MemberId
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import structlog
+
+    from actors.address import Address
+    from actors.messages.wal import WalMessage
+    from core.raft.events import RaftEvent
+    from core.raft.node import RaftNode
+    from core.raft.ready import Ready
+    from core.types import RequestId
+
+LOG_BYTES_MAX = 128 << 20
+"""Of the log in memory; beyond it, applied entries are dropped however new they are."""
+
+COMPACT_EVERY_ENTRIES = 1000
+"""Entries dropped from memory at a time."""
+
+HELD_PROPOSALS_MAX = 10_000
+"""Proposals kept while nobody leads; further ones are refused."""
+
+
+class _Drain:
+    """A note to self: everything before me has been stepped."""
+
+
+@final
+class RaftActor(NodeActor[RaftMessage | _Drain]):
+    """Drives the raft core.
+
+    Owns: the core with the log in memory; proposals held while nobody leads; read-index rounds under way; who wants
+    to know of leadership.  Tells: WalActor, ApplyActor, whoever asked.  Fails when: the core finds itself broken.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        node: RaftNode,
+        wal: Address[WalMessage],
+        apply: Address[ApplyEntries],
+        catch_up_entries: int,
+        logger: structlog.stdlib.BoundLogger,
+    ) -> None:
+        super().__init__(home)
+        self._node = node
+        self._wal = wal
+        self._apply = apply
+        self._catch_up_entries = catch_up_entries
+        self._logger = logger
+        self._marked = False
+        self._held: list[Propose] = []
+        self._held_count = 0
+        self._reads: dict[int, ReadIndex] = {}
+        self._read_context = 0
+        self._observers: list[Address[RoleIs]] = []
+        self._role = RoleIs(node.term, MemberId(0), is_leader=False)
+
+    def setup(self) -> None:
+        """Hand out what was committed before the start."""
+        self._hasten_election()
+        self._mark()
+
+    def handle(self, message: RaftMessage | _Drain) -> None:
+        """Take one message."""
+        match message:
+            case Propose():
+                self._propose(message)
+            case _Drain():
+                self._marked = False
+                self._drain()
+                return
+            case Stable():
+                self._node.stable(message.term, message.index)
+            case ReadIndex():
+                self._read_index(message)
+            case Applied():
+                self._applied(message.index)
+            case Tick():
+                self._node.tick()
+            case ProposeConfChange():
+                if not self._node.propose_conf_change(message.data).accepted:
+                    message.refuse_to.tell(Refused((message.request_id,), ProposalDropped()))
+            case ConfChangeApplied():
+                if message.change is not None:
+                    self._node.apply_conf_change(message.change)
+            case TransferLeader():
+                self._node.transfer_leader(message.to)
+            case ObserveRole():
+                self._observers.append(message.observer)
+                message.observer.tell(self._role)
+                return
+        self._mark()
+
+    def _mark(self) -> None:
+        if not self._marked:
+            self._marked = True
+            self.actor_ref.tell(_Drain())
+
+    def _propose(self, message: Propose) -> None:
+        result = self._node.propose([data for _, data in message.proposals])
+        if result.accepted:
+            return
+        too_many = self._held_count + len(message.proposals) > HELD_PROPOSALS_MAX
+        if result is not ProposeResult.NO_LEADER or too_many:
+            refuse(message)
+        else:
+            # A proposal waits for a leader; its asker gives up when its own time is over.
+            self._held.append(message)
+            self._held_count += len(message.proposals)
+
+    def _read_index(self, message: ReadIndex) -> None:
+        self._read_context += 1
+        if self._node.read_index(self._read_context):
+            self._reads[self._read_context] = message
+
+    def _applied(self, index: Index) -> None:
+        node = self._node
+        node.applied_to(index)
+        if not node.leader_id:
+            self._hasten_election()
+        # What a follower may still need stays in memory, as far as it is no burden; beyond that it gets a snapshot.
+        keep_from = index - self._catch_up_entries
+        if node.log.bytes_after(node.log.first) > LOG_BYTES_MAX:
+            keep_from = index
+        if keep_from - node.log.first >= COMPACT_EVERY_ENTRIES:
+            node.compact(Index(keep_from))
+
+    def _hasten_election(self) -> None:
+        # Who is alone disturbs nobody by standing at once, as soon as its own membership is applied.
+        node = self._node
+        if node.role is Role.FOLLOWER and node.conf_state.voters == (node.id,) and node.applied == node.commit:
+            node.campaign()
+
+    def _drain(self) -> None:
+        node = self._node
+        while node.has_ready():
+            self._carry_out(node.take_ready())
+
+    def _carry_out(self, ready: Ready) -> None:
+        node = self._node
+        if ready.events:
+            for event in ready.events:
+                self._log_event(event)
+        self._notice_role()
+        if ready.stable is not None:
+            after = (Delivery(self.actor_ref, Stable(*ready.stable)),)
+            self._wal.tell(Append(ready.entries, ready.hard_state, after, ready.must_sync))
+        elif ready.hard_state is not None:
+            self._wal.tell(Append((), ready.hard_state, (), ready.must_sync))
+        if ready.committed:
+            self._apply.tell(ApplyEntries(ready.committed, node.term, node.commit, self.actor_ref))
+        for read in ready.reads:
+            asked = self._reads.pop(read.context, None)
+            if asked is not None:  # None: forgotten with the leader that it was asked of
+                asked.answer_to.tell(ReadIndexed(asked.context, read.index))
+
+    def _log_event(self, event: RaftEvent) -> None:
+        fields = {name: getattr(event, name) for name in event.__slots__}
+        text = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
+        self._logger.info(
+            "raft event", event_kind=text.strip(), **{name: shown(name, value) for name, value in fields.items()}
+        )
+
+    def _notice_role(self) -> None:
+        node = self._node
+        role = RoleIs(node.term, node.leader_id, is_leader=node.role is Role.LEADER)
+        if role == self._role:
+            return
+        self._role = role
+        self._reads.clear()  # whoever asked asks again
+        for observer in self._observers:
+            observer.tell(role)
+        if role.leader and self._held:
+            held, self._held, self._held_count = self._held, [], 0
+            for message in held:
+                self._propose(message)
+
+
+def shown(name: str, value: object) -> object:
+    """Return *value* as logs show it: ids in hexadecimal."""
+    return f"{value:x}" if name.endswith("_id") and isinstance(value, int) else str(value)
+
+
+def refuse(message: Propose) -> None:
+    """Tell the asker that none of these was proposed."""
+    ids: Sequence[RequestId] = [request_id for request_id, _ in message.proposals]
+    message.refuse_to.tell(Refused(ids, ProposalDropped()))

@@ -1,0 +1,479 @@
+"""ServeActor: one client listener.
+
+It owns the sockets' engine and everything that waits for an answer here: calls by request id, reads by the index they
+need, watch streams by number.  Services see it as their Node.  Requests that arrive together are proposed together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+from actors.base import Home, NodeActor
+from actors.messages.apply import Defragment, Inspect, Observe, ObserveOutcomes
+from actors.messages.common import Tick
+from actors.messages.lease import ListLeases, Renew, TimeToLive
+from actors.messages.raft import ObserveRole, Propose, ReadIndex, RoleIs
+from actors.messages.serve import (
+    Answered,
+    Completed,
+    Drain,
+    Open,
+    Published,
+    ReadIndexed,
+    Refused,
+    Renewed,
+    ServeMessage,
+    WatchFrames,
+    WritesRefused,
+)
+from actors.messages.wal import ObserveSpace
+from actors.messages.watch import StreamBlocked, StreamClosed, StreamDrained, WatchRequested
+from actors.messages.worker import Work
+from core.errors import (
+    DeadlineExceeded,
+    EtcdError,
+    LeaderChanged,
+    NoSpace,
+    RequestTimeout,
+    RequestTooLarge,
+    Stopped,
+    TooManyRequests,
+)
+from core.mvcc.varint import varint
+from core.mvcc.watch_streams import StreamId
+from core.request_id import OWNERS_MAX
+from core.types import Index, LeaseId, MemberId, RequestId, Term
+from proto.raft_internal_pb2 import InternalRaftRequest
+from proto.rpc_pb2 import AlarmRequest, AlarmType
+from services.errors import status_of
+from services.routes import client_routes
+from services.status_pages import StatusPages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    import structlog
+
+    from actors.address import Address
+    from actors.messages.apply import ApplyMessage
+    from actors.messages.lease import LeaseMessage
+    from actors.messages.raft import RaftMessage
+    from actors.messages.watch import WatchMessage
+    from core.apply.applier import Applier
+    from core.apply.header import ResponseHeaders
+    from core.mvcc.view import View
+    from core.request_id import RequestIds
+    from net.rpc import Call, HttpHandler, Routes, Stream
+    from services.node import ApiLimits, Asker, Count
+
+    Read = tuple[Asker, Callable[[View], None]]
+
+COMMIT_APPLY_GAP_MAX = 5000
+"""Committed entries not yet applied beyond which proposals are refused (etcd's bound)."""
+
+WAITING_CALLS_MAX = 50_000
+"""Proposals of this listener that may wait for their answer at once."""
+
+WATCH_UNSENT_BYTES_MAX = 1 << 20
+"""A watch stream with more than this unsent leaves the live set and catches up from the store."""
+
+READ_RETRY_S = 0.5
+"""A read-index round without an answer is asked again after this (etcd's interval)."""
+
+
+class Engine(Protocol):
+    """Accepts connections and carries calls; lives on this actor's loop."""
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, let calls in flight end, close."""
+
+
+@final
+class ServeActor(NodeActor[ServeMessage]):
+    """Serves one client listener.
+
+    Owns: the engine; calls, reads and streams that wait.  Tells: RaftActor (proposals, reads), ApplyActor (questions),
+    WatchActor, LeaseActor, WorkerActor.  Fails when: a service raises what is no EtcdError.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        headers: ResponseHeaders,
+        limits: ApiLimits,
+        request_ids: RequestIds,
+        request_timeout_s: float,
+        slow_request_s: float,
+        quota_bytes: int | None,
+        counter: Callable[[View], Count | None],
+        make_engine: Callable[[Routes, HttpHandler], Engine],
+        wal: Address[ObserveSpace],
+        raft: Address[RaftMessage],
+        apply: Address[ApplyMessage],
+        watch: Address[WatchMessage],
+        lease: Address[LeaseMessage],
+        worker: Address[Work],
+        logger: structlog.stdlib.BoundLogger,
+    ) -> None:
+        super().__init__(home)
+        self.headers = headers
+        self.limits = limits
+        self.member_id = headers.member_id
+        self.term = Term(0)
+        self.leader = MemberId(0)
+        self.commit_index = Index(0)
+        self.view: View  # published before the listener opens
+        self._ids = request_ids
+        self._timeout_s = request_timeout_s
+        self._slow_s = slow_request_s
+        self._make_engine = make_engine
+        self._wal = wal
+        self._raft = raft
+        self._apply = apply
+        self._watch = watch
+        self._lease = lease
+        self._worker = worker
+        self._logger = logger
+        self._counter = counter
+        self._quota_bytes = quota_bytes
+        self._allocated_bytes = 0
+        self._alarm_proposed = False
+        self._refusal: EtcdError | None = None
+        self._proposals: list[tuple[RequestId, bytes]] = []
+        self._waiting: dict[RequestId, tuple[Call, float]] = {}
+        self._flush_scheduled = False
+        self._reads_next: list[Read] = []
+        self._round: list[Read] = []
+        self._round_number = 0
+        self._round_started_s = 0.0
+        self._round_asked_s = 0.0
+        self._reads_at: list[tuple[Index, int, list[Read]]] = []
+        self._renewals: list[tuple[int, LeaseId]] = []
+        self._streams: dict[StreamId, Stream] = {}
+        self._blocked: set[StreamId] = set()
+        self._last_token = 0
+        self._answers: dict[int, Callable[..., None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- the actor ---------------------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Make the engine, and ask to be told what may be read and who leads."""
+        self._loop = asyncio.get_running_loop()
+        self._engine = self._make_engine(client_routes(self), StatusPages(self).handle)
+        self._apply.tell(ObserveOutcomes(self._ids.owner, self.actor_ref))
+        self._apply.tell(Observe(self.actor_ref))
+        self._raft.tell(ObserveRole(self.actor_ref))
+        self._wal.tell(ObserveSpace(self.actor_ref))
+
+    def handle(self, message: ServeMessage) -> None:
+        """Take one message."""
+        match message:
+            case Completed():
+                self._complete(message)
+            case Published():
+                self.view, self.term, self.commit_index, self._allocated_bytes = message
+                if self._reads_at:
+                    self._run_reads()
+            case ReadIndexed():
+                self._end_round(message)
+            case WatchFrames():
+                self._send_frames(message)
+            case Renewed():
+                for token, ttl_s in message.answers:
+                    self._answer(token, ttl_s)
+            case Answered():
+                self._answer(message.token, message.outcome)
+            case Refused():
+                self._complete(Completed([(request_id, message.error) for request_id in message.request_ids]))
+            case WritesRefused():
+                self._refusal = message.error
+            case RoleIs():
+                self._notice_role(message)
+            case Tick():
+                self._sweep(message.now_s)
+            case Open():
+                self._run_task(self._engine.start())
+            case Drain():
+                self._run_task(self._drain(message))
+
+    def teardown(self) -> None:
+        """Fail what still waits."""
+        self._fail_all(Stopped())
+
+    # -- the node that services see: writes --------------------------------------------------------------------------
+
+    def header(self) -> bytes:
+        """See Node."""
+        return self.headers.encode(self.view.revision, self.term)
+
+    def may_grow(self, call: Call, cost: int) -> bool:
+        """See Node."""
+        if not cost or self._quota_bytes is None or self._allocated_bytes + cost < self._quota_bytes:
+            return True
+        call.fail(status_of(NoSpace()))
+        self._raise_alarm()
+        return False
+
+    def _raise_alarm(self) -> None:
+        # etcd proposes it with every refused write; once a tick tells as much.
+        if not self._alarm_proposed:
+            self._alarm_proposed = True
+            alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.member_id, alarm=AlarmType.NOSPACE)
+            _, header = self._ids.make_with_header()
+            data = InternalRaftRequest(alarm=alarm).SerializeToString() + header
+            self._raft.tell(Propose([(RequestId(0), data)], self.actor_ref))
+
+    def propose(self, call: Call, tag: bytes, body: bytes) -> None:
+        """See Node."""
+        refusal = self._refusal
+        if refusal is not None:
+            call.fail(status_of(refusal))
+            return
+        if (
+            self.commit_index - self.view.applied_index > COMMIT_APPLY_GAP_MAX
+            or len(self._waiting) >= WAITING_CALLS_MAX
+        ):
+            call.fail(status_of(TooManyRequests()))
+            return
+        request_id, header = self._ids.make_with_header()
+        data = b"".join((tag, varint(len(body)), body, header))
+        if len(data) > self.limits.request_bytes_max:
+            call.fail(status_of(RequestTooLarge()))
+            return
+        self._waiting[request_id] = (call, self._loop.time())
+        self._proposals.append((request_id, data))
+        if not self._flush_scheduled:
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        # What other sockets have ready in this round of the loop joins the batch.
+        self._flush_scheduled = True
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._proposals:
+            proposals, self._proposals = self._proposals, []
+            self._raft.tell(Propose(proposals, self.actor_ref))
+        if self._reads_next and not self._round:
+            self._begin_round()
+        if self._renewals:
+            renewals, self._renewals = self._renewals, []
+            self._lease.tell(Renew(renewals, self.actor_ref))
+
+    def _complete(self, message: Completed) -> None:
+        waiting = self._waiting
+        slow_before_s = self._loop.time() - self._slow_s
+        for request_id, outcome in message.outcomes:
+            entry = waiting.pop(request_id, None)
+            if entry is None:
+                continue
+            call, since_s = entry
+            if isinstance(outcome, bytes):
+                call.reply(outcome)
+            else:
+                call.fail(status_of(outcome))
+            if since_s < slow_before_s:
+                self._warn_slow(call, since_s)
+
+    def _warn_slow(self, call: Call, since_s: float) -> None:
+        self._logger.warning(
+            "slow request", method=call.method, peer=call.peer, took_s=round(self._loop.time() - since_s, 3)
+        )
+
+    # -- reads -------------------------------------------------------------------------------------------------------
+
+    def read(self, asker: Asker, then: Callable[[View], None]) -> None:
+        """See Node."""
+        self._reads_next.append((asker, then))
+        if not self._flush_scheduled:
+            self._schedule_flush()
+
+    def _begin_round(self) -> None:
+        # A read may only be answered by a round that began after it came (raft thesis 6.4), so those that come while
+        # a round is under way share the next one.
+        self._round, self._reads_next = self._reads_next, []
+        self._round_number += 1
+        self._round_started_s = self._round_asked_s = self._loop.time()
+        self._raft.tell(ReadIndex(self._round_number, self.actor_ref))
+
+    def _end_round(self, message: ReadIndexed) -> None:
+        if message.context != self._round_number or not self._round:
+            return  # asked again and answered twice
+        reads, self._round = self._round, []
+        if message.error is not None:
+            for call, _ in reads:
+                call.fail(status_of(message.error))
+        elif message.index <= self.view.applied_index:
+            self._run(reads)
+        else:
+            heapq.heappush(self._reads_at, (message.index, self._round_number, reads))
+        if self._reads_next:
+            self._begin_round()
+
+    def _run_reads(self) -> None:
+        while self._reads_at and self._reads_at[0][0] <= self.view.applied_index:
+            self._run(heapq.heappop(self._reads_at)[2])
+
+    def _run(self, reads: Sequence[Read]) -> None:
+        view = self.view
+        for call, then in reads:
+            if not call.done:
+                then(view)
+
+    def counter(self, view: View) -> Count | None:
+        """See Node."""
+        return self._counter(view)
+
+    # -- questions to others -----------------------------------------------------------------------------------------
+
+    def work(self, call: Call, job: Callable[[], bytes]) -> None:
+        """See Node."""
+
+        def answer(outcome: object) -> None:
+            if isinstance(outcome, EtcdError):
+                call.fail(status_of(outcome))
+            else:
+                assert isinstance(outcome, bytes), type(outcome)
+                call.reply(outcome)
+
+        self._worker.tell(Work(self._token(answer), job, self.actor_ref))
+
+    def make_lease_id(self) -> LeaseId:
+        """See Node."""
+        return LeaseId(self._ids.make() & 0x7FFF_FFFF_FFFF_FFFF)
+
+    def renew_lease(self, lease: LeaseId, then: Callable[[int], None]) -> None:
+        """See Node."""
+        self._renewals.append((self._token(then), lease))
+        if not self._flush_scheduled:
+            self._schedule_flush()
+
+    def lease_times(self, lease: LeaseId, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._lease.tell(TimeToLive(self._token(then), lease, self.actor_ref))
+
+    def lease_keys(self, lease: LeaseId, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._inspect(then, lambda applier: applier.lease_keys(lease))
+
+    def list_leases(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._lease.tell(ListLeases(self._token(then), self.actor_ref))
+
+    def members(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._inspect(then, lambda applier: applier.encoded_members())
+
+    def alarms(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._inspect(then, lambda applier: applier.active_alarms())
+
+    def sizes(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._inspect(then, lambda applier: applier.sizes())
+
+    def defragment(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        token = self._token(then)
+        self._apply.tell(Defragment(token, self.actor_ref))
+
+    def _inspect(self, then: Callable[..., None], question: Callable[[Applier], object]) -> None:
+        token, answer_to = self._token(then), self.actor_ref
+        self._apply.tell(Inspect(lambda applier: answer_to.tell(Answered(token, question(applier)))))
+
+    def _token(self, then: Callable[..., None]) -> int:
+        self._last_token += 1
+        self._answers[self._last_token] = then
+        return self._last_token
+
+    def _answer(self, token: int, outcome: object) -> None:
+        self._answers.pop(token)(outcome)
+
+    # -- watch streams -----------------------------------------------------------------------------------------------
+
+    def open_watch(self, stream: Stream) -> StreamId:
+        """See Node."""
+        self._last_token += 1
+        number = StreamId(self._last_token * OWNERS_MAX + self._ids.owner)
+        self._streams[number] = stream
+        return number
+
+    def watch(self, number: StreamId, request: bytes) -> None:
+        """See Node."""
+        self._watch.tell(WatchRequested(self.actor_ref, number, request))
+
+    def watch_drained(self, number: StreamId) -> None:
+        """See Node."""
+        if number in self._blocked:
+            self._blocked.discard(number)
+            self._watch.tell(StreamDrained(self.actor_ref, number))
+
+    def close_watch(self, number: StreamId) -> None:
+        """See Node."""
+        del self._streams[number]
+        self._blocked.discard(number)
+        self._watch.tell(StreamClosed(self.actor_ref, number))
+
+    def _send_frames(self, message: WatchFrames) -> None:
+        streams = self._streams
+        for number, frame in message.frames:
+            stream = streams.get(number)
+            if stream is None:
+                continue  # closed while the frame was on its way
+            stream.send(frame)
+            if stream.unsent_bytes > WATCH_UNSENT_BYTES_MAX and number not in self._blocked:
+                self._blocked.add(number)
+                self._watch.tell(StreamBlocked(self.actor_ref, number))
+
+    # -- time and ends -----------------------------------------------------------------------------------------------
+
+    def _sweep(self, now_s: float) -> None:
+        self._alarm_proposed = False
+        overdue = []
+        for request_id, (_, since_s) in self._waiting.items():  # oldest first
+            if since_s >= now_s - self._timeout_s:
+                break
+            overdue.append(request_id)
+        for request_id in overdue:
+            call, since_s = self._waiting.pop(request_id)
+            # Without a leader the request was never proposed, and etcd lets the bare deadline through.
+            call.fail(status_of(RequestTimeout() if self.leader else DeadlineExceeded()))
+            self._warn_slow(call, since_s)
+        if self._round and now_s - self._round_started_s > self._timeout_s:
+            self._end_round(ReadIndexed(self._round_number, Index(0), RequestTimeout()))
+        elif self._round and now_s - self._round_asked_s > READ_RETRY_S:
+            self._round_asked_s = now_s
+            self._raft.tell(ReadIndex(self._round_number, self.actor_ref))
+
+    def _notice_role(self, message: RoleIs) -> None:
+        lost_leader = self.leader and message.leader != self.leader
+        self.term, self.leader = message.term, message.leader
+        if lost_leader and self._round:
+            self._end_round(ReadIndexed(self._round_number, Index(0), LeaderChanged()))
+
+    def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
+        # The loop keeps only weak references to tasks.
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, message: Drain) -> None:
+        await self._engine.drain(message.timeout_s)
+        self._fail_all(Stopped())
+        message.after.send()
+
+    def _fail_all(self, error: EtcdError) -> None:
+        status = status_of(error)
+        for call, _ in self._waiting.values():
+            call.fail(status)
+        self._waiting.clear()
+        for stream in list(self._streams.values()):
+            stream.finish(status)

@@ -1,0 +1,173 @@
+"""WatchActor: tells watchers what has changed.
+
+The hub decides who is told what; here the messages come in and the frames go out, each listener's in one message.
+Catching up runs in rounds between other messages, so that a watcher far behind delays nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from actors.base import Home, NodeActor
+from actors.messages.apply import ObserveChanges
+from actors.messages.common import Tick
+from actors.messages.serve import WatchFrames
+from actors.messages.watch import Changed, StreamBlocked, StreamClosed, StreamDrained, WatchMessage, WatchRequested
+from core.mvcc.watch_hub import WatchHub
+from core.mvcc.watch_streams import StreamId, WatchCreate
+from proto.rpc_pb2 import WatchRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from random import Random
+
+    from actors.address import Address
+    from actors.messages.apply import ApplyMessage
+    from core.apply.header import ResponseHeaders
+    from core.clock import Clock
+    from core.mvcc.event import Revised
+    from core.mvcc.view import View
+    from core.mvcc.watch_hub import Frame
+    from proto.rpc_pb2 import WatchCreateRequest
+
+WATCHERS_PER_ROUND_MAX = 512
+"""Watchers looked at in one catch-up round (etcd's bound)."""
+
+HISTORY_BYTES_MAX = 4 << 20
+"""History read for one round, so that large values cannot fill the memory."""
+
+
+class _CatchUp:
+    """A note to self: do one round for those who are behind."""
+
+
+@final
+class WatchActor(NodeActor[WatchMessage | _CatchUp]):
+    """Owns every watcher of this member.
+
+    Owns: the hub.  Tells: ServeActors (frames).  Fails when: events come with a gap.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        headers: ResponseHeaders,
+        fragment_size_bytes: int,
+        progress_interval_s: float,
+        random: Random,
+        clock: Clock,
+        apply: Address[ApplyMessage],
+    ) -> None:
+        """Give each stream a progress interval of *progress_interval_s* and up to a tenth more, so that they spread."""
+        super().__init__(home)
+        self._headers = headers
+        self._fragment_size_bytes = fragment_size_bytes
+        self._progress_interval_s = progress_interval_s
+        self._random = random
+        self._clock = clock
+        self._apply = apply
+        self._hub: WatchHub  # made when it is known which revision to start from
+        self._listeners: dict[StreamId, Address[WatchFrames]] = {}
+        self._catching_up = False
+        self._changed: Changed | None = None
+
+    def setup(self) -> None:
+        """Ask to be told what changes; the answer comes before any other message of interest."""
+        self._apply.tell(ObserveChanges(self.actor_ref))
+
+    def handle(self, message: WatchMessage | _CatchUp) -> None:
+        """Take one message."""
+        if self._changed is None:
+            if isinstance(message, Changed):
+                self._begin(message)
+            return
+        hub = self._hub
+        match message:
+            case Changed():
+                self._changed = message
+                if message.revisions:
+                    self._send(hub.notify(message.revisions))
+            case WatchRequested():
+                self._request(message)
+            case _CatchUp():
+                self._catching_up = False
+                self._send(hub.catch_up(History(self._changed.view), watchers_max=WATCHERS_PER_ROUND_MAX))
+            case StreamBlocked():
+                hub.blocked(message.stream)
+            case StreamDrained():
+                hub.drained(message.stream)
+            case StreamClosed():
+                self._listeners.pop(message.stream, None)
+                hub.close_stream(message.stream)
+            case Tick():
+                self._send(hub.tick(message.now_s))
+        if hub.unsynced_count and not self._catching_up:
+            self._catching_up = True
+            self.actor_ref.tell(_CatchUp())
+
+    def _begin(self, first: Changed) -> None:
+        assert not first.revisions, first.view.revision
+        self._changed = first
+        self._hub = WatchHub(
+            header=self._header, fragment_size_bytes=self._fragment_size_bytes, revision=first.view.revision
+        )
+
+    def _header(self, revision: int) -> bytes:
+        assert self._changed is not None
+        return self._headers.encode(revision, self._changed.term)
+
+    def _request(self, asked: WatchRequested) -> None:
+        stream = asked.stream
+        if stream not in self._listeners:
+            self._listeners[stream] = asked.listener
+            jitter = 1.0 + self._random.random() / 10
+            self._hub.open_stream(
+                stream, now_s=self._clock.monotonic_s(), progress_interval_s=self._progress_interval_s * jitter
+            )
+        request = WatchRequest.FromString(asked.request)
+        assert self._changed is not None
+        history = History(self._changed.view)
+        match request.WhichOneof("request_union"):
+            case "create_request":
+                self._send(self._hub.create(stream, watch_create(request.create_request), history))
+            case "cancel_request":
+                self._send(self._hub.cancel(stream, request.cancel_request.watch_id))
+            case "progress_request":
+                self._send(self._hub.request_progress(stream, history))
+            case _:
+                pass  # etcd ignores a request of a kind that it does not know
+
+    def _send(self, frames: Iterable[Frame]) -> None:
+        by_listener: dict[Address[WatchFrames], list[tuple[StreamId, bytes]]] = {}
+        for stream, encoded in frames:
+            by_listener.setdefault(self._listeners[stream], []).append((stream, encoded))
+        for listener, listed in by_listener.items():
+            listener.tell(WatchFrames(listed))
+
+
+class History:
+    """A view of the store, as the hub reads it."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.revision = view.revision
+        self.compact_revision = view.compact_revision
+
+    def revised(self, start_revision: int, revisions_max: int, want_prev: bool) -> list[Revised]:
+        """See core.mvcc.watch_streams.History."""
+        return self._view.history(start_revision, revisions_max, prev_kv=want_prev, size_bytes_max=HISTORY_BYTES_MAX)
+
+
+def watch_create(request: WatchCreateRequest) -> WatchCreate:
+    """Return the hub's form of a create request."""
+    return WatchCreate(
+        key=request.key,
+        range_end=request.range_end,
+        start_revision=request.start_revision,
+        progress_notify=request.progress_notify,
+        filters=tuple(request.filters),
+        prev_kv=request.prev_kv,
+        watch_id=request.watch_id,
+        fragment=request.fragment,
+    )

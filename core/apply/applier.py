@@ -1,0 +1,350 @@
+"""Applying committed entries: bytes in, effects out.
+
+The applier is a pure function of its state and an entry, so every member comes to the same state: it asks no clock, no
+configuration that may differ between members, and no other actor.  What must happen in the world because of an entry
+(answers, events, leases to watch over) is collected in Effects for ApplyActor to carry out.
+
+Order of the checks on a write: alarms, then the request itself.  Formats: InternalRaftRequest in raft_internal.proto;
+buckets as etcd keeps them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from core.alarms.book import Alarm, AlarmBook
+from core.apply.conf_state import decode_conf_state, encode_conf_state
+from core.apply.cost import txn_cost
+from core.apply.kv import KvExecutor
+from core.errors import EtcdError, LeaseExists, NoSpace
+from core.lease.book import LeaseBook
+from core.membership import v2store
+from core.membership.cluster import Cluster
+from core.membership.member import MalformedMember
+from core.mvcc.keyspace import Bucket
+from core.mvcc.varint import field as encode_field
+from core.raft.confchange import InvalidConfChangeError, changed
+from core.raft.messages import ConfChangeType, EntryType, Snapshot, SnapshotMetadata
+from core.types import Index, LeaseId, MemberId, RequestId, Revision, Term
+from proto.lease_pb2 import Lease
+from proto.raft_internal_pb2 import InternalRaftRequest
+from proto.rpc_pb2 import AlarmMember, AlarmRequest, AlarmResponse, AlarmType, LeaseGrantResponse
+from proto.rpc_pb2 import Member as ClientMember
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.apply.header import ResponseHeaders
+    from core.membership.member import Member
+    from core.mvcc.event import Revised
+    from core.mvcc.store import Store
+    from core.raft.messages import ConfChange, Entry
+
+    Handler = Callable[["InternalRaftRequest"], bytes]
+
+_MEMBERS_TAG = b"\x12"
+"""Field 2 of MemberListResponse."""
+
+_PUT_FIELD = 0x22
+"""First byte of an entry that holds a put, as actcd and etcd write them."""
+
+
+class UnknownEntry(Exception):  # noqa: N818 - named for what was met
+    """A committed entry asks for something that this version cannot do.
+
+    Passing over it would make this member differ from those that can, so the process must stop.
+    """
+
+
+@dataclass(slots=True)
+class Effects:
+    """What applying a batch asks of the world, each list in the order of the entries."""
+
+    outcomes: list[tuple[RequestId, bytes | EtcdError]] = field(default_factory=list)
+    granted: list[tuple[LeaseId, int]] = field(default_factory=list)
+    revoked: list[LeaseId] = field(default_factory=list)
+    checkpointed: list[tuple[LeaseId, int]] = field(default_factory=list)
+    conf_changes: list[ConfChange | None] = field(default_factory=list)
+    compactions: list[tuple[Revision, RequestId | None]] = field(default_factory=list)
+    """Compacted revision, and the request that wants to wait until the removal is done (``physical``)."""
+    first_of_term: bool = False
+    """A new leader's empty entry was applied: it may expire leases now."""
+    over_quota: bool = False
+    """A write was applied that takes the store over its quota: the alarm must be raised."""
+
+
+class Applier:
+    """Everything that entries change: store, leases, members, alarms.  Belongs to ApplyActor's thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        headers: ResponseHeaders,
+        minimum_lease_ttl_s: int,
+        decode_conf_change: Callable[[bytes], ConfChange],
+        quota_bytes: int | None,
+    ) -> None:
+        """Read the state that *store* holds.  *quota_bytes* is None where there is no quota."""
+        self.store = store
+        self.headers = headers
+        self.leases = LeaseBook(
+            (LeaseId(int.from_bytes(key, signed=True)), Lease.FromString(value).TTL)
+            for key, value in store.bucket_items(Bucket.LEASE)
+        )
+        self.leases.rebuild((LeaseId(lease), key) for lease, key in store.attached_keys())
+        self.leases.rebuilt()
+        self.cluster = Cluster.load(store.bucket_items)
+        self.alarms = AlarmBook()
+        for key, _ in store.bucket_items(Bucket.ALARM):
+            stored = AlarmMember.FromString(key)
+            self.alarms.activate(MemberId(stored.memberID), Alarm(stored.alarm))
+        self.conf_state = decode_conf_state(store.bucket_get(Bucket.META, b"confState"))
+        self.allocated_bytes = 0
+        """Size of the store's files, as told last: what the quota is held against."""
+        self._minimum_ttl_s = minimum_lease_ttl_s
+        self._decode_conf_change = decode_conf_change
+        self._quota_bytes = quota_bytes
+        self._kv = KvExecutor(store, self.leases, headers)
+        self._effects = Effects()
+        self._handlers: dict[str, Handler] = {
+            "put": self._put,
+            "delete_range": self._delete_range,
+            "txn": self._txn,
+            "range": lambda request: self._kv.range(request.range),
+            "compaction": self._compact,
+            "lease_grant": self._grant,
+            "lease_revoke": self._revoke,
+            "lease_checkpoint": self._checkpoint,
+            "alarm": self._alarm,
+            "cluster_version_set": self._set_cluster_version,
+            "cluster_member_attr_set": self._set_attributes,
+        }
+
+    def apply(self, entries: Sequence[Entry], term: Term) -> None:
+        """Apply committed *entries* in order; those applied already are passed over.
+
+        *term* is what answers show.  Effects pile up until taken; nothing reaches the disk before store.flush.
+        """
+        store = self.store
+        self._kv.term = term
+        for entry in entries:
+            if entry.index <= store.applied_index:
+                continue
+            assert entry.index == store.applied_index + 1, (entry.index, store.applied_index)
+            if entry.type != EntryType.NORMAL:
+                self._apply_conf_change(entry)
+            elif entry.data:
+                self._apply_request(entry.data)
+            else:
+                self._effects.first_of_term = True
+            store.advance(entry.index, entry.term)
+
+    def take_effects(self) -> Effects:
+        """Return what has piled up since the last call."""
+        effects, self._effects = self._effects, Effects()
+        return effects
+
+    def take_changes(self) -> list[Revised]:
+        """Return the events since the last call, by revision."""
+        return self._kv.take_changes()
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def lease_keys(self, lease: LeaseId) -> list[bytes]:
+        """Return the keys attached to *lease*; none if it is unknown."""
+        return self.leases.keys(lease) if self.leases.exists(lease) else []
+
+    def stored_leases(self) -> list[tuple[LeaseId, int, int]]:
+        """Return each lease with its time to live and, if a checkpoint told it, its remaining time, in seconds."""
+        stored = (Lease.FromString(value) for _, value in self.store.bucket_items(Bucket.LEASE))
+        return [(LeaseId(lease.ID), lease.TTL, lease.RemainingTTL) for lease in stored]
+
+    def encoded_members(self) -> list[bytes]:
+        """Return each member as a field of MemberListResponse, ascending by id."""
+        return [encode_field(_MEMBERS_TAG, encode_member(member)) for member in self.cluster.members]
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes that the store's files take, and those in use."""
+        backend = self.store.backend
+        return backend.size_bytes(), backend.size_in_use_bytes()
+
+    def raft_snapshot(self) -> Snapshot:
+        """Return the snapshot that stands for the applied state."""
+        store = self.store
+        metadata = SnapshotMetadata(self.conf_state, Index(store.applied_index), Term(store.applied_term))
+        cluster = self.cluster
+        data = v2store.dump(cluster.members, cluster.removed, cluster.version, store.applied_index)
+        return Snapshot(metadata, data)
+
+    def nospace_alarm(self) -> bytes:
+        """Return the entry that raises this member's NOSPACE alarm."""
+        alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.headers.member_id, alarm=AlarmType.NOSPACE)
+        return InternalRaftRequest(alarm=alarm).SerializeToString()
+
+    def active_alarms(self) -> list[tuple[MemberId, int]]:
+        """Return the active alarms, by member and kind."""
+        return [(member, int(alarm)) for member, alarm in self.alarms.active()]
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def _apply_request(self, data: bytes) -> None:
+        request = InternalRaftRequest.FromString(data)
+        outcome: bytes | EtcdError
+        try:
+            outcome = self._put(request) if data[0] == _PUT_FIELD else self._handler(request)(request)
+        except EtcdError as error:
+            outcome = error
+        request_id = RequestId(request.header.ID or request.ID)
+        if outcome:
+            self._effects.outcomes.append((request_id, outcome))
+
+    def _handler(self, request: InternalRaftRequest) -> Handler:
+        for descriptor, _ in request.ListFields():
+            handler = self._handlers.get(descriptor.name)
+            if handler is not None:
+                return handler
+        raise UnknownEntry([descriptor.name for descriptor, _ in request.ListFields()])
+
+    def _put(self, request: InternalRaftRequest) -> bytes:
+        put = request.put
+        self.alarms.check_growth()
+        answer = self._kv.put(put.key, put.value, put.lease, put.prev_kv, put.ignore_value, put.ignore_lease)
+        return self._within_quota(answer)
+
+    def _delete_range(self, request: InternalRaftRequest) -> bytes:
+        self.alarms.check_write()
+        delete = request.delete_range
+        return self._kv.delete_range(delete.key, delete.range_end, delete.prev_kv)
+
+    def _txn(self, request: InternalRaftRequest) -> bytes:
+        cost = txn_cost(request.txn)
+        if cost:
+            self.alarms.check_growth()
+        else:
+            self.alarms.check_write()
+        answer = self._kv.txn(request.txn)
+        return self._within_quota(answer) if cost else answer
+
+    def _within_quota(self, answer: bytes) -> bytes:
+        # Too late to refuse: the entry is applied on every member, and only the answer can tell (etcd's second check).
+        if self._quota_bytes is not None and self.allocated_bytes >= self._quota_bytes:
+            self._effects.over_quota = True
+            raise NoSpace
+        return answer
+
+    def _compact(self, request: InternalRaftRequest) -> bytes:
+        self.alarms.check_write()
+        revision = Revision(request.compaction.revision)
+        answer = self._kv.compact(revision)
+        physical = request.compaction.physical
+        self._effects.compactions.append((revision, RequestId(request.header.ID) if physical else None))
+        return b"" if physical else answer
+
+    # -- leases ------------------------------------------------------------------------------------------------------
+
+    def _grant(self, request: InternalRaftRequest) -> bytes:
+        self.alarms.check_growth()
+        lease = LeaseId(request.lease_grant.ID)
+        if self.leases.exists(lease):
+            raise LeaseExists
+        ttl_s = max(request.lease_grant.TTL, self._minimum_ttl_s)
+        self.leases.grant(lease, ttl_s)
+        self._store_lease(lease, ttl_s)
+        self._effects.granted.append((lease, ttl_s))
+        return self._header() + LeaseGrantResponse(ID=lease, TTL=ttl_s).SerializeToString()
+
+    def _revoke(self, request: InternalRaftRequest) -> bytes:
+        self.alarms.check_write()
+        lease = LeaseId(request.lease_revoke.ID)
+        self._kv.delete_keys(self.leases.revoke(lease))
+        self.store.bucket_delete(Bucket.LEASE, lease.to_bytes(8, signed=True))
+        self._effects.revoked.append(lease)
+        return self._header()
+
+    def _checkpoint(self, request: InternalRaftRequest) -> bytes:
+        for checkpoint in request.lease_checkpoint.checkpoints:
+            lease = LeaseId(checkpoint.ID)
+            if self.leases.exists(lease):
+                self._store_lease(lease, self.leases.ttl_s(lease), checkpoint.remaining_TTL)
+                self._effects.checkpointed.append((lease, checkpoint.remaining_TTL))
+        return self._header()
+
+    def _store_lease(self, lease: LeaseId, ttl_s: int, remaining_s: int = 0) -> None:
+        stored = Lease(ID=lease, TTL=ttl_s, RemainingTTL=remaining_s)
+        self.store.bucket_put(Bucket.LEASE, lease.to_bytes(8, signed=True), stored.SerializeToString())
+
+    # -- alarms and members ------------------------------------------------------------------------------------------
+
+    def _alarm(self, request: InternalRaftRequest) -> bytes:
+        asked = request.alarm
+        member, alarm = MemberId(asked.memberID), Alarm(asked.alarm)
+        answer = AlarmResponse()
+        match asked.action:
+            case AlarmRequest.GET:
+                for holder, held in self.alarms.active(alarm):
+                    answer.alarms.add(memberID=holder, alarm=held.value)
+            case AlarmRequest.ACTIVATE:
+                if self.alarms.activate(member, alarm):
+                    self.store.bucket_put(Bucket.ALARM, stored_alarm(asked), b"")
+                    answer.alarms.add(memberID=member, alarm=asked.alarm)
+            case AlarmRequest.DEACTIVATE:
+                if self.alarms.deactivate(member, alarm):
+                    self.store.bucket_delete(Bucket.ALARM, stored_alarm(asked))
+                    answer.alarms.add(memberID=member, alarm=asked.alarm)
+        return self._header() + answer.SerializeToString()
+
+    def _set_attributes(self, request: InternalRaftRequest) -> bytes:
+        asked = request.cluster_member_attr_set
+        attributes = asked.member_attributes
+        member = self.cluster.set_attributes(MemberId(asked.member_ID), attributes.name, tuple(attributes.client_urls))
+        if member is not None:
+            self._store_member(member)
+        return self._header()
+
+    def _set_cluster_version(self, request: InternalRaftRequest) -> bytes:
+        version = request.cluster_version_set.ver
+        self.cluster.version = version
+        self.store.bucket_put(Bucket.CLUSTER, b"clusterVersion", version.encode())
+        return self._header()
+
+    def _apply_conf_change(self, entry: Entry) -> None:
+        change = self._decode_conf_change(entry.data)
+        try:
+            member = self.cluster.apply(change)
+            conf_state = changed(self.conf_state, change)
+        except (EtcdError, MalformedMember, InvalidConfChangeError):
+            # It was checked before it was proposed; what does not fit any more has no effect, on any member.
+            self._effects.conf_changes.append(None)
+            return
+        if member is not None:
+            self._store_member(member)
+        elif change.type is ConfChangeType.REMOVE_NODE:
+            key = f"{change.node_id:x}".encode()
+            self.store.bucket_delete(Bucket.MEMBERS, key)
+            self.store.bucket_put(Bucket.MEMBERS_REMOVED, key, b"removed")
+        self.conf_state = conf_state
+        self.store.bucket_put(Bucket.META, b"confState", encode_conf_state(conf_state))
+        self._effects.conf_changes.append(change)
+
+    def _store_member(self, member: Member) -> None:
+        self.store.bucket_put(Bucket.MEMBERS, member.hex_id.encode(), member.to_json())
+
+    def _header(self) -> bytes:
+        return self.headers.encode(self.store.revision, self._kv.term)
+
+
+def stored_alarm(asked: AlarmRequest) -> bytes:
+    """Return the key of an alarm in its bucket."""
+    return AlarmMember(memberID=asked.memberID, alarm=asked.alarm).SerializeToString()
+
+
+def encode_member(member: Member) -> bytes:
+    """Return *member* in the form of the client API."""
+    return ClientMember(
+        ID=member.id,
+        name=member.name,
+        peerURLs=member.peer_urls,
+        clientURLs=member.client_urls,
+        isLearner=member.is_learner,
+    ).SerializeToString()

@@ -1,0 +1,38 @@
+"""What a request may add to the store, in bytes: etcd's estimates, which its quota is held against.
+
+Nested transactions count, with the costlier branch of each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proto.rpc_pb2 import PutRequest, RequestOp, TxnRequest
+
+PUT_OVERHEAD_BYTES = 256
+"""What a key costs beside its own bytes and its value's."""
+
+LEASE_COST_BYTES = 64
+
+
+def put_cost(request: PutRequest) -> int:
+    """Return the cost of a put."""
+    return PUT_OVERHEAD_BYTES + len(request.key) + len(request.value)
+
+
+def txn_cost(request: TxnRequest) -> int:
+    """Return the cost of a transaction: 0 if neither branch puts anything."""
+    return max(_branch_cost(request.success), _branch_cost(request.failure))
+
+
+def _branch_cost(ops: Iterable[RequestOp]) -> int:
+    cost = 0
+    for op in ops:
+        if op.HasField("request_put"):
+            cost += put_cost(op.request_put)
+        elif op.HasField("request_txn"):
+            cost += txn_cost(op.request_txn)
+    return cost

@@ -1,0 +1,180 @@
+"""The wiring: the one place that names every actor.
+
+Spawning order is start order; the host stops them in reverse.  Actors of the hot path share one loop with the sockets
+(measured: a second busy Python thread adds hand-overs, not speed); what blocks outside the interpreter has a thread of
+its own.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING
+
+from actors.apply import ApplyActor, CompactionPace, SnapshotPolicy
+from actors.boot import BootActor
+from actors.lease import LeaseActor
+from actors.peer_transport import PeerTransportActor
+from actors.raft import RaftActor
+from actors.serve import ServeActor
+from actors.wal import WalActor
+from actors.watch import WatchActor
+from actors.worker import WorkerActor
+from core.apply.header import ResponseHeaders
+from core.lease.lessor import Lessor
+from core.request_id import OWNERS_MAX, RequestIds
+from core.types import MemberId
+from daemon.engines import GRPC_OVERHEAD_BYTES, make_client_engine, make_peer_engine
+from services.node import ApiLimits
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    import structlog
+
+    from actors.address import Address
+    from actors.messages.common import Tick
+    from actors.messages.serve import ServeMessage
+    from actors.peer_transport import PeerTransportMessage
+    from config.schema import Config
+    from core.clock import Clock
+    from daemon.bootstrap import Booted
+    from daemon.engines import ClientListener
+    from daemon.host import ThreadHost
+    from daemon.ticker import Ticker
+
+REVOKES_IN_FLIGHT_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A node whose actors run, and do not serve clients yet."""
+
+    clients: Sequence[Address[ServeMessage]]
+    peers: Address[PeerTransportMessage]
+    published: Future[None]
+    """Resolved once this member's attributes are applied: it may serve clients."""
+
+
+def request_timeout_s(config: Config) -> float:
+    """Return how long the server waits for a request of its own (etcd: five seconds and two election timeouts)."""
+    return 5.0 + 2.0 * config.member.election_timeout_ms / 1000.0
+
+
+def assemble(
+    config: Config,
+    booted: Booted,
+    host: ThreadHost,
+    ticker: Ticker,
+    clock: Clock,
+    client_listeners: Sequence[ClientListener],
+    peer_sockets: Sequence[socket.socket],
+    free_bytes: Callable[[], int],
+    logger: structlog.stdlib.BoundLogger,
+) -> Assembled:
+    """Spawn the node's actors."""
+    member, cluster = MemberId(booted.metadata.node_id), booted.metadata.cluster_id
+    now_ms = int(clock.wall_s() * 1000)
+    own, shared = host.own_thread(), host.loop("Core")
+    timeout_s = request_timeout_s(config)
+    retention = SnapshotPolicy(config.member.snapshot_count, booted.snapshot_index)
+    pace = CompactionPace(config.features.compaction_batch_limit, config.features.compaction_sleep_interval_s)
+
+    def headers() -> ResponseHeaders:
+        return ResponseHeaders(cluster, member)
+
+    def bind(actor: str) -> structlog.stdlib.BoundLogger:
+        return logger.bind(actor=actor)
+
+    wal = host.spawn(own, WalActor, booted.wal, booted.snapshots, free_bytes, bind("wal"))
+    worker = host.spawn(own, WorkerActor)
+    apply = host.spawn(
+        shared,
+        ApplyActor,
+        applier=booted.applier,
+        wal=wal,
+        worker=worker,
+        later=ticker.after,
+        clock=clock,
+        snapshot=retention,
+        slow_apply_s=config.features.warning_apply_duration_s,
+        compaction=pace,
+        logger=bind("apply"),
+    )
+    catch_up = config.member.snapshot_catchup_entries
+    raft = host.spawn(shared, RaftActor, booted.raft, wal, apply, catch_up, bind("raft"))
+    watch = host.spawn(
+        shared,
+        WatchActor,
+        headers=headers(),
+        fragment_size_bytes=config.member.max_request_bytes + GRPC_OVERHEAD_BYTES,
+        progress_interval_s=max(config.features.watch_progress_notify_interval_s, 0.1),
+        random=Random(),
+        clock=clock,
+        apply=apply,
+    )
+    lease = host.spawn(
+        shared,
+        LeaseActor,
+        lessor=Lessor(retry_s=timeout_s, in_flight_max=REVOKES_IN_FLIGHT_MAX),
+        clock=clock,
+        extend_s=config.member.election_timeout_ms / 1000.0,
+        apply=apply,
+        raft=raft,
+        request_ids=RequestIds(member, 0, now_ms),
+        logger=bind("lease"),
+    )
+    published: Future[None] = Future()
+    published.set_running_or_notify_cancel()
+    boot = host.spawn(
+        shared,
+        BootActor,
+        member=member,
+        name=config.member.name,
+        client_urls=tuple(str(url) for url in config.clustering.advertise_client_urls),
+        cluster_version=booted.applier.cluster.version,
+        request_ids=RequestIds(member, 1, now_ms),
+        retry_s=timeout_s,
+        apply=apply,
+        raft=raft,
+        published=published,
+        logger=bind("boot"),
+    )
+    peers = host.spawn(
+        shared,
+        PeerTransportActor,
+        cluster_id=cluster,
+        make_engine=lambda http: make_peer_engine(http, peer_sockets, host.crashed, bind("peer")),
+        apply=apply,
+    )
+    assert len(client_listeners) + 2 <= OWNERS_MAX, len(client_listeners)
+    clients = [
+        host.spawn(
+            shared,
+            ServeActor,
+            headers=headers(),
+            limits=ApiLimits(config.member.max_request_bytes, config.member.max_txn_ops),
+            request_ids=RequestIds(member, owner, now_ms),
+            request_timeout_s=timeout_s,
+            quota_bytes=config.member.quota_backend_bytes if config.member.quota_backend_bytes > 0 else None,
+            # It may be asked on another actor's thread because that is the same thread: both live on one loop.
+            counter=booted.applier.store.counter_for,
+            slow_request_s=config.logging.warning_unary_request_duration_s,
+            make_engine=partial(make_client_engine, config, listening, fatal=host.crashed, logger=bind("serve")),
+            wal=wal,
+            raft=raft,
+            apply=apply,
+            watch=watch,
+            lease=lease,
+            worker=worker,
+            logger=bind("serve"),
+        )
+        for owner, listening in enumerate(client_listeners, 2)
+    ]
+    ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, *clients]
+    for listener in ticking:
+        ticker.listen(listener)
+    return Assembled(clients, peers, published)

@@ -1,0 +1,149 @@
+"""From a data directory to the state that a member starts with: new, or as it was left.
+
+Decides between the two by whether there is a log (etcd's rule), derives the ids of a new cluster, and puts together
+the raft core and the applied state.  Nothing here runs after the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from core.apply.applier import Applier
+from core.apply.header import ResponseHeaders
+from core.lease.book import minimum_ttl_s
+from core.membership.cluster import cluster_id_of
+from core.membership.member import Member
+from core.mvcc.store import Store
+from core.raft.bootstrap import bootstrap
+from core.raft.log import RaftLog
+from core.raft.messages import ConfChange, ConfChangeType, HardState
+from core.raft.node import RaftConfig, RaftNode
+from core.types import Index, MemberId, Term
+from storage.leveldb import open_leveldb
+from wal.codec import Metadata, decode_conf_change, encode_conf_change
+from wal.log import WriteAheadLog, exists, valid_snapshots
+from wal.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import structlog
+
+    from config.schema import Config
+    from core.raft.messages import Entry
+    from daemon.data_directory import DataDirectory
+    from wal.filesystem import FileSystem
+
+
+class BootstrapRefused(Exception):  # noqa: N818 - named for what happened
+    """The data cannot be started from; the text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """All that a member starts with."""
+
+    metadata: Metadata
+    wal: WriteAheadLog
+    snapshots: Snapshots
+    snapshot_index: Index
+    raft: RaftNode
+    applier: Applier
+    restarted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Recovered:
+    metadata: Metadata
+    wal: WriteAheadLog
+    hard_state: HardState
+    entries: Sequence[Entry]
+    snapshot: tuple[Index, Term]
+
+
+def boot(config: Config, directory: DataDirectory, fs: FileSystem, logger: structlog.stdlib.BoundLogger) -> Booted:
+    """Open or make everything under *directory*.
+
+    Raises BootstrapRefused, WalError or StorageError where the data is not to be used.
+    """
+    snapshots = Snapshots(directory.snap, fs, config.member.max_snapshots)
+    restarted = exists(directory.wal, fs)
+    if restarted:
+        recovered = _recover(directory.wal, fs, snapshots, config.member.max_wals, logger)
+    else:
+        if directory.db.exists():
+            raise BootstrapRefused(
+                f"{directory.db} holds a store but {directory.wal} no write-ahead log: the log was lost or moved. "
+                "Put it back, or start with an empty data directory"
+            )
+        recovered = _begin(config, directory.wal, fs)
+    store = Store.open(open_leveldb(directory.db))
+    _check_continuity(store, recovered, directory)
+    metadata = recovered.metadata
+    ticks = config.member.election_timeout_ms // config.member.heartbeat_interval_ms
+    quota = config.member.quota_backend_bytes
+    applier = Applier(
+        store,
+        ResponseHeaders(metadata.cluster_id, metadata.node_id),
+        minimum_ttl_s(election_ticks=ticks, tick_ms=config.member.heartbeat_interval_ms),
+        decode_conf_change,
+        quota if quota > 0 else None,
+    )
+    raft = RaftNode(
+        RaftConfig(member_id=MemberId(metadata.node_id), election_ticks=ticks, pre_vote=config.clustering.pre_vote),
+        RaftLog(recovered.entries, recovered.snapshot),
+        recovered.hard_state,
+        applier.conf_state,
+        Index(store.applied_index),
+        Random(),
+    )
+    return Booted(metadata, recovered.wal, snapshots, recovered.snapshot[0], raft, applier, restarted)
+
+
+def _begin(config: Config, folder: Path, fs: FileSystem) -> _Recovered:
+    token = config.clustering.initial_cluster_token
+    members = [
+        Member.new(each.name, [str(url) for url in each.peer_urls], token) for each in config.clustering.initial_cluster
+    ]
+    local = next(member for member in members if member.name == config.member.name)
+    metadata = Metadata(local.id, cluster_id_of([member.id for member in members]))
+    start = bootstrap(
+        {
+            member.id: encode_conf_change(ConfChange(ConfChangeType.ADD_NODE, member.id, context=member.to_json()))
+            for member in members
+        }
+    )
+    wal = WriteAheadLog.create(folder, fs, metadata, max_wals=config.member.max_wals)
+    wal.append(start.entries, start.hard_state)
+    wal.sync()
+    return _Recovered(metadata, wal, start.hard_state, start.entries, (Index(0), Term(0)))
+
+
+def _recover(
+    folder: Path, fs: FileSystem, snapshots: Snapshots, max_wals: int, logger: structlog.stdlib.BoundLogger
+) -> _Recovered:
+    newest = snapshots.newest(valid_snapshots(folder, fs))
+    start = (Index(0), Term(0)) if newest is None else (newest.metadata.index, newest.metadata.term)
+    wal, replay = WriteAheadLog.open(folder, fs, start, max_wals=max_wals)
+    if replay.cut is not None:
+        logger.warning(
+            "repaired the write-ahead log: cut off a torn tail",
+            file=str(replay.cut.file),
+            offset=replay.cut.offset,
+            size_bytes=replay.cut.byte_count,
+        )
+    return _Recovered(replay.metadata, wal, replay.hard_state, replay.entries, start)
+
+
+def _check_continuity(store: Store, recovered: _Recovered, directory: DataDirectory) -> None:
+    first, _ = recovered.snapshot
+    last = recovered.entries[-1].index if recovered.entries else first
+    if not first <= store.applied_index <= last:
+        raise BootstrapRefused(
+            f"the store {directory.db} has applied entries up to {store.applied_index}, but the write-ahead log "
+            f"{directory.wal} holds {first + 1} to {last}: they do not belong together, or a part of one was lost. "
+            "Restore both from one backup"
+        )

@@ -1,0 +1,116 @@
+"""The engines of the listeners, made from the configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from net.grpcio_engine import GrpcioListener
+from net.listener import NativeListener
+from net.rpc import Limits, Routes
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    import structlog
+
+    from actors.base import FatalHook
+    from actors.serve import Engine
+    from config.schema import Config
+    from config.urls import Url
+    from net.rpc import HttpHandler
+
+GRPC_OVERHEAD_BYTES = 512 * 1024
+"""A message may exceed max-request-bytes by this before gRPC itself refuses it (etcd's allowance)."""
+
+
+class ClientListener(NamedTuple):
+    """Where clients are listened for."""
+
+    url: Url
+    socket: socket.socket | None
+    """Bound and listening; None with the grpcio engine, which cannot take one over."""
+
+
+def bind_host(url: Url) -> str:
+    """Return the address to bind for *url*: localhost is the IPv4 loopback, as for most clients."""
+    return "127.0.0.1" if url.host == "localhost" else url.host
+
+
+class GrpcioEngine:
+    """A grpcio listener, which binds its port itself, as the actors' Engine."""
+
+    def __init__(self, listener: GrpcioListener, host: str, port: int) -> None:
+        self._listener = listener
+        self._host = host
+        self._port = port
+
+    async def start(self) -> None:
+        """See Engine."""
+        await self._listener.start(self._host, self._port)
+
+    async def drain(self, timeout_s: float) -> None:
+        """See Engine."""
+        await self._listener.drain(timeout_s)
+        await self._listener.close()
+
+
+class NativeEngine:
+    """A native listener and the sockets that it serves, as the actors' Engine."""
+
+    def __init__(self, listener: NativeListener, sockets: Sequence[socket.socket]) -> None:
+        self._listener = listener
+        self._sockets = sockets
+
+    async def start(self) -> None:
+        """See Engine."""
+        await self._listener.start(self._sockets)
+
+    async def drain(self, timeout_s: float) -> None:
+        """See Engine."""
+        await self._listener.drain(timeout_s)
+        await self._listener.close()
+
+
+def client_limits(config: Config) -> Limits:
+    """Return what a client listener accepts."""
+    return Limits(
+        receive_message_bytes_max=config.member.max_request_bytes + GRPC_OVERHEAD_BYTES,
+        concurrent_streams_max=config.member.max_concurrent_streams,
+        keepalive_min_time_s=config.member.grpc_keepalive_min_time_s,
+        keepalive_interval_s=config.member.grpc_keepalive_interval_s,
+        keepalive_timeout_s=config.member.grpc_keepalive_timeout_s,
+    )
+
+
+def make_client_engine(
+    config: Config,
+    listening: ClientListener,
+    routes: Routes,
+    http: HttpHandler,
+    fatal: FatalHook,
+    logger: structlog.stdlib.BoundLogger,
+) -> Engine:
+    """Return the engine of one client listener."""
+    limits = client_limits(config)
+
+    def crashed(error: BaseException) -> None:
+        fatal("ServeActor", error)
+
+    if listening.socket is None:
+        return GrpcioEngine(GrpcioListener(routes, limits, fatal=crashed), bind_host(listening.url), listening.url.port)
+    return NativeEngine(NativeListener(routes, http, limits, logger, fatal=crashed), [listening.socket])
+
+
+def make_peer_engine(
+    http: HttpHandler, sockets: Sequence[socket.socket], fatal: FatalHook, logger: structlog.stdlib.BoundLogger
+) -> Engine:
+    """Return the engine of the peer listeners, which serve pages and no gRPC."""
+    listener = NativeListener(
+        Routes(unary={}, streams={}),
+        http,
+        Limits(),
+        logger,
+        fatal=lambda error: fatal("PeerTransportActor", error),
+    )
+    return NativeEngine(listener, sockets)

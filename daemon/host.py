@@ -1,0 +1,102 @@
+"""The host: spawns actors on homes, stops them in reverse, and ends the process when one crashes.
+
+The main thread waits here.  A crash of any actor wakes it; it logs the cause and leaves at once, without teardown
+(fail-stop, architecture decision 5).
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from actors.base import NodeActor, Probe
+from actors.placement import LoopHome, ThreadHome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pykka
+    import structlog
+
+    from actors.address import Address
+    from actors.base import Home
+
+P = ParamSpec("P")
+M = TypeVar("M")
+
+PROBE_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+
+
+class ThreadHost:
+    """Runs actors on real threads."""
+
+    def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
+        self._logger = logger
+        # Unlike an event, this may be filled by a signal handler that interrupts the very thread that waits on it.
+        self._woken: SimpleQueue[None] = SimpleQueue()
+        self._crash: tuple[str, BaseException] | None = None
+        self._refs: list[pykka.ActorRef[Any]] = []
+        self._own = ThreadHome(self.crashed)
+        self._loops: dict[str, LoopHome] = {}
+
+    def own_thread(self) -> ThreadHome:
+        """Return the home that gives each actor a thread of its own."""
+        return self._own
+
+    def loop(self, name: str) -> LoopHome:
+        """Return the shared loop called *name*, started at its first mention."""
+        if name not in self._loops:
+            self._loops[name] = LoopHome(self.crashed, name)
+        return self._loops[name]
+
+    def spawn(
+        self, home: Home, make: Callable[Concatenate[Home, P], NodeActor[M]], *args: P.args, **kwargs: P.kwargs
+    ) -> Address[M]:
+        """Start an actor on *home* and wait until its setup has run.  Spawning order is start order."""
+        started: pykka.ActorRef[Any] = make.start(home, *args, **kwargs)  # type: ignore[attr-defined]  # a NodeActor class, which Pykka starts
+        self._refs.append(started)
+        self._probe(started)
+        return started
+
+    def wait(self) -> None:
+        """Block the calling thread until wake or a crash."""
+        self._woken.get()
+        self.exit_if_crashed()
+
+    def wake(self) -> None:
+        """End wait."""
+        self._woken.put(None)
+
+    def stop(self) -> None:
+        """Stop all actors, last started first, then their loops."""
+        for ref in reversed(self._refs):
+            ref.stop(timeout=STOP_TIMEOUT_S)
+            self.exit_if_crashed()
+        for loop in self._loops.values():
+            loop.close()
+
+    def exit_if_crashed(self) -> None:
+        """Leave the process if an actor has crashed."""
+        if self._crash is None:
+            return
+        actor, error = self._crash
+        self._logger.critical(
+            "an actor crashed; the process ends, and recovers from disk when it is started again",
+            actor=actor,
+            error=repr(error),
+            stacktrace="".join(traceback.format_exception(error)),
+        )
+        os._exit(1)
+
+    def _probe(self, ref: pykka.ActorRef[Any]) -> None:
+        ref.ask(Probe(), timeout=PROBE_TIMEOUT_S)
+        self.exit_if_crashed()
+
+    def crashed(self, actor: str, error: BaseException) -> None:
+        """Take note that *actor* crashed (a FatalHook)."""
+        if self._crash is None:
+            self._crash = (actor, error)
+        self._woken.put(None)

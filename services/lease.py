@@ -1,0 +1,152 @@
+"""The Lease service.
+
+Grants and revokes go through raft; renewals and remaining times are the primary's own and ask LeaseActor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from core.apply.cost import LEASE_COST_BYTES
+from core.errors import EtcdError, LeaseTtlTooLarge
+from core.lease.book import TTL_S_MAX
+from core.types import LeaseId
+from net.rpc import OK
+from proto.rpc_pb2 import (
+    LeaseGrantRequest,
+    LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse,
+    LeaseLeasesRequest,
+    LeaseLeasesResponse,
+    LeaseRevokeRequest,
+    LeaseStatus,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+)
+from services.decode import decode
+from services.errors import status_of, undecodable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from net.rpc import Call, Status, Stream
+    from services.node import LeaseTimes, Node
+
+GRANT_TAG = b"\x42"
+REVOKE_TAG = b"\x4a"
+
+
+class LeaseService:
+    """Handles the unary calls of etcdserverpb.Lease for one listener."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def grant(self, call: Call, payload: bytes) -> None:
+        """Make a lease; id 0 lets the server choose."""
+        request = decode(call, LeaseGrantRequest, payload, check_grant)
+        if request is None or not self._node.may_grow(call, LEASE_COST_BYTES):
+            return
+        if request.ID == 0:
+            request.ID = self._node.make_lease_id()
+            payload = request.SerializeToString()
+        self._node.propose(call, GRANT_TAG, payload)
+
+    def revoke(self, call: Call, payload: bytes) -> None:
+        """End a lease and delete its keys."""
+        if decode(call, LeaseRevokeRequest, payload) is not None:
+            self._node.propose(call, REVOKE_TAG, payload)
+
+    def time_to_live(self, call: Call, payload: bytes) -> None:
+        """Tell how long a lease has, and with ``keys`` what hangs on it."""
+        request = decode(call, LeaseTimeToLiveRequest, payload)
+        if request is None:
+            return
+        lease = LeaseId(request.ID)
+
+        def with_times(times: LeaseTimes | EtcdError) -> None:
+            if isinstance(times, EtcdError):
+                call.fail(status_of(times))
+                return
+            answer = LeaseTimeToLiveResponse(ID=lease, TTL=-1)
+            if times.remaining_s is None:
+                call.reply(self._node.header() + answer.SerializeToString())
+                return
+            answer.TTL, answer.grantedTTL = times.remaining_s, times.granted_s
+            if not request.keys:
+                call.reply(self._node.header() + answer.SerializeToString())
+                return
+
+            def with_keys(keys: Sequence[bytes]) -> None:
+                answer.keys.extend(keys)
+                call.reply(self._node.header() + answer.SerializeToString())
+
+            self._node.lease_keys(lease, with_keys)
+
+        # The primary's answer must not be older than what this client has seen acknowledged.
+        self._node.read(call, lambda _view: self._node.lease_times(lease, with_times))
+
+    def leases(self, call: Call, payload: bytes) -> None:
+        """List the leases, soonest-expiring first."""
+        if decode(call, LeaseLeasesRequest, payload) is None:
+            return
+
+        def with_leases(leases: Sequence[LeaseId]) -> None:
+            answer = LeaseLeasesResponse(leases=[LeaseStatus(ID=lease) for lease in leases])
+            call.reply(self._node.header() + answer.SerializeToString())
+
+        self._node.list_leases(with_leases)
+
+
+def check_grant(request: LeaseGrantRequest) -> None:
+    """Raise LeaseTtlTooLarge."""
+    if request.TTL > TTL_S_MAX:
+        raise LeaseTtlTooLarge
+
+
+class KeepAliveStream:
+    """One LeaseKeepAlive call: one answer a request, in order."""
+
+    def __init__(self, node: Node, stream: Stream) -> None:
+        self._node = node
+        self._stream = stream
+        self._unanswered = 0
+        self._half_closed = False
+
+    def on_message(self, message: bytes) -> None:
+        """Renew one lease."""
+        try:
+            lease = LeaseId(LeaseKeepAliveRequest.FromString(message).ID)
+        except DecodeError as error:
+            self._stream.finish(undecodable(error))
+            return
+        # The header is filled before the renewal, as etcd does: it must not run ahead of what the renewal saw.
+        header = self._node.header()
+        self._unanswered += 1
+
+        def answer(ttl_s: int | EtcdError) -> None:
+            if isinstance(ttl_s, EtcdError):
+                self._stream.finish(status_of(ttl_s))
+                return
+            self._stream.send(header + LeaseKeepAliveResponse(ID=lease, TTL=ttl_s).SerializeToString())
+            self._unanswered -= 1
+            self._finish_when_done()
+
+        self._node.renew_lease(lease, answer)
+
+    def on_half_close(self) -> None:
+        """End the stream once all that was asked is answered."""
+        self._half_closed = True
+        self._finish_when_done()
+
+    def on_drained(self) -> None:
+        """Read on: see on_message, which never sends more than it was asked."""
+
+    def on_closed(self, status: Status) -> None:
+        """Forget the stream: answers on their way are ignored by it."""
+
+    def _finish_when_done(self) -> None:
+        if self._half_closed and not self._unanswered:
+            self._stream.finish(OK)

@@ -1,0 +1,106 @@
+"""The Maintenance service of one member: status, hashes, alarms, defragmentation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import google_crc32c
+
+from core.errors import NoLeader
+from core.mvcc.hashing import hash_all, hash_kv
+from core.version import SERVER_VERSION
+from proto.rpc_pb2 import (
+    AlarmMember,
+    AlarmRequest,
+    DefragmentRequest,
+    DefragmentResponse,
+    HashKVRequest,
+    HashKVResponse,
+    HashRequest,
+    HashResponse,
+    StatusRequest,
+    StatusResponse,
+)
+from services.decode import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.types import MemberId
+    from net.rpc import Call
+    from services.node import Node
+
+ALARM_TAG = b"\x52"
+"""Field 10 of InternalRaftRequest."""
+
+
+class MaintenanceService:
+    """Handles etcdserverpb.Maintenance for one listener."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def status(self, call: Call, payload: bytes) -> None:
+        """Tell how this member is."""
+        if decode(call, StatusRequest, payload) is None:
+            return
+        node = self._node
+
+        def with_alarms(alarms: Sequence[tuple[MemberId, int]]) -> None:
+            node.sizes(lambda sizes: call.reply(self._status(alarms, *sizes)))
+
+        node.alarms(with_alarms)
+
+    def _status(self, alarms: Sequence[tuple[MemberId, int]], allocated: int, in_use: int) -> bytes:
+        node = self._node
+        answer = StatusResponse(
+            version=SERVER_VERSION,
+            dbSize=allocated,
+            dbSizeInUse=in_use,
+            leader=node.leader,
+            raftIndex=node.commit_index,
+            raftTerm=node.term,
+            raftAppliedIndex=node.view.applied_index,
+        )
+        if not node.leader:
+            answer.errors.append(NoLeader.text)
+        answer.errors.extend(alarm_text(member, alarm) for member, alarm in alarms)
+        return node.header() + answer.SerializeToString()
+
+    def alarm(self, call: Call, payload: bytes) -> None:
+        """List, raise or clear alarms; all three through raft."""
+        if decode(call, AlarmRequest, payload) is not None:
+            self._node.propose(call, ALARM_TAG, payload)
+
+    def defragment(self, call: Call, payload: bytes) -> None:
+        """Give space back; nothing waits for it but the caller."""
+        if decode(call, DefragmentRequest, payload) is not None:
+            self._node.defragment(lambda: call.reply(DefragmentResponse().SerializeToString()))
+
+    def hash(self, call: Call, payload: bytes) -> None:
+        """Hash the whole store."""
+        if decode(call, HashRequest, payload) is None:
+            return
+        view, header = self._node.view, self._node.header()
+        self._node.work(
+            call, lambda: header + HashResponse(hash=hash_all(view, google_crc32c.extend)).SerializeToString()
+        )
+
+    def hash_kv(self, call: Call, payload: bytes) -> None:
+        """Hash the keys at a revision, so that members can be compared."""
+        request = decode(call, HashKVRequest, payload)
+        if request is None:
+            return
+        view, header = self._node.view, self._node.header()
+
+        def job() -> bytes:
+            result = hash_kv(view, request.revision, google_crc32c.extend)
+            answer = HashKVResponse(hash=result.hash, compact_revision=result.compact_revision)
+            return header + answer.SerializeToString()
+
+        self._node.work(call, job)
+
+
+def alarm_text(member: MemberId, alarm: int) -> str:
+    """Return an alarm as Status shows it: the text form of its protobuf message, in Go's spacing."""
+    return str(AlarmMember(memberID=member, alarm=alarm)).strip().replace(": ", ":").replace("\n", " ")  # type: ignore[arg-type]

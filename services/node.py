@@ -1,0 +1,143 @@
+"""What services may ask of the node that they are part of.
+
+A ServeActor implements it.  Everything here belongs to the listener's loop thread; what takes longer goes out as a
+message and comes back as a call of *then*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.apply.header import ResponseHeaders
+    from core.errors import EtcdError
+    from core.mvcc.view import View
+    from core.mvcc.watch_streams import StreamId
+    from core.types import LeaseId, MemberId, Term
+    from net.rpc import Call, Status, Stream
+
+    Count = Callable[[bytes, bytes], int]
+    """How many live keys lie in [key, range_end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """Bounds on requests, from the configuration."""
+
+    request_bytes_max: int = 1_572_864
+    txn_ops_max: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """What the primary knows of one lease, seconds."""
+
+    remaining_s: int | None
+    """None if it is unknown or has expired."""
+    granted_s: int
+
+
+class Asker(Protocol):
+    """Who waits for a read: a call, or a page."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def fail(self, status: Status) -> None:
+        """Take note that the read failed."""
+
+
+class Node(Protocol):
+    """The node, seen from a service."""
+
+    @property
+    def headers(self) -> ResponseHeaders:
+        """Makes response headers."""
+
+    @property
+    def limits(self) -> ApiLimits:
+        """What requests may ask for."""
+
+    @property
+    def view(self) -> View:
+        """The newest state that may be read without asking anybody."""
+
+    @property
+    def term(self) -> Term:
+        """The current raft term."""
+
+    @property
+    def leader(self) -> MemberId:
+        """Who leads; 0 if nobody is known to."""
+
+    @property
+    def member_id(self) -> MemberId:
+        """This member."""
+
+    @property
+    def commit_index(self) -> int:
+        """The highest index known to be committed."""
+
+    def header(self) -> bytes:
+        """Return the wire bytes of a response header at the view's revision (field 1, tag included)."""
+
+    def propose(self, call: Call, tag: bytes, body: bytes) -> None:
+        """Have *call* answered by what applying this request gives.
+
+        *tag* is the wire tag of the request's field in InternalRaftRequest, *body* the request's own bytes.
+        """
+
+    def read(self, asker: Asker, then: Callable[[View], None]) -> None:
+        """Call *then* with a view that holds every write acknowledged before now (linearizable)."""
+
+    def work(self, call: Call, job: Callable[[], bytes]) -> None:
+        """Answer *call* with what *job* returns, run on another thread; it may raise an EtcdError."""
+
+    def counter(self, view: View) -> Count | None:
+        """Return what counts the live keys of *view* without a scan, if anything can.  For use at once."""
+
+    def may_grow(self, call: Call, cost: int) -> bool:
+        """Say whether *cost* more bytes fit into the quota; if not, refuse *call* and raise the alarm."""
+
+    def make_lease_id(self) -> LeaseId:
+        """Return a positive id that no lease has."""
+
+    def renew_lease(self, lease: LeaseId, then: Callable[[int | EtcdError], None]) -> None:
+        """Prolong *lease*; *then* gets its time to live in seconds, 0 if there is no such lease."""
+
+    def lease_times(self, lease: LeaseId, then: Callable[[LeaseTimes | EtcdError], None]) -> None:
+        """Look up how long *lease* has."""
+
+    def lease_keys(self, lease: LeaseId, then: Callable[[Sequence[bytes]], None]) -> None:
+        """Look up the keys attached to *lease*."""
+
+    def list_leases(self, then: Callable[[Sequence[LeaseId]], None]) -> None:
+        """List all leases, soonest-expiring first."""
+
+    def open_watch(self, stream: Stream) -> StreamId:
+        """Register a watch stream; the number names it in the calls below."""
+
+    def watch(self, number: StreamId, request: bytes) -> None:
+        """Pass a valid WatchRequest on."""
+
+    def watch_drained(self, number: StreamId) -> None:
+        """Notice that all that was sent on the stream has left."""
+
+    def close_watch(self, number: StreamId) -> None:
+        """Forget the stream."""
+
+    def members(self, then: Callable[[Sequence[bytes]], None]) -> None:
+        """List the members, ascending by id, each as the wire bytes of MemberListResponse.members (tag included)."""
+
+    def alarms(self, then: Callable[[Sequence[tuple[MemberId, int]]], None]) -> None:
+        """List the active alarms: member and alarm type."""
+
+    def defragment(self, then: Callable[[], None]) -> None:
+        """Give space back to the file system, beside the traffic."""
+
+    def sizes(self, then: Callable[[tuple[int, int]], None]) -> None:
+        """Look up the bytes allocated by the store's files, and the bytes in use."""
