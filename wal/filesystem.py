@@ -147,7 +147,7 @@ class PosixFileSystem:
 
     def make_folder(self, folder: Path) -> None:  # noqa: D102
         missing = []
-        while not folder.exists():
+        while not folder.is_dir():
             missing.append(folder)
             folder = folder.parent
         for path in reversed(missing):

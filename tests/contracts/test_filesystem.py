@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 from pathlib import Path
 from random import Random
@@ -181,6 +182,45 @@ def test_posix_modes_are_private(tmp_path: Path) -> None:
     assert modes == [0o700, 0o700, 0o600]
 
 
+def test_posix_reports_a_full_disk() -> None:
+    """The errno that the log tells a full disk by is the operating system's."""
+    file = PosixFileSystem().open(Path("/dev/full"))
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        file.write_at(0, b"x")
+    with pytest.raises(OSError, match=os.strerror(errno.ENODEV)):
+        file.preallocate(10)
+    file.close()
+
+
+def test_posix_says_what_it_cannot_preallocate(tmp_path: Path) -> None:
+    """EINVAL is how some file systems refuse any preallocation; an empty one is refused so by all."""
+    file = PosixFileSystem().create(tmp_path / "a")
+    assert not file.preallocate(0)
+    file.close()
+
+
+def test_posix_writes_on_after_a_part(tmp_path: Path) -> None:
+    """The operating system may take only part of a write: the rest is tried, and its error told."""
+    file = PosixFileSystem().create(tmp_path / "a")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            file.write_at(0, b"x" * 1500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_at(0, 2000) == b"x" * 1000
+    file.close()
+
+
+def test_posix_locking_tells_other_errors_apart(tmp_path: Path) -> None:
+    """Only a lock that somebody holds is WalLocked."""
+    file = PosixFileSystem().create(tmp_path / "a")
+    file.close()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        file.lock()
+
+
 def memory_file(content: bytes) -> tuple[MemoryFileSystem, Path]:
     """A fake disk with one durable file."""
     fs = MemoryFileSystem()
@@ -271,7 +311,7 @@ def test_a_disk_that_cannot_preallocate_says_so() -> None:
     assert content_of(fs, path) == b""
 
 
-def test_two_real_disks_agree_on_errors_of_kind(tmp_path: Path) -> None:
+def test_both_refuse_one_kind_for_the_other(tmp_path: Path) -> None:
     """A file in the place of a folder is refused by both alike."""
     for fs in (MemoryFileSystem(), PosixFileSystem()):
         fs.make_folder(tmp_path)
@@ -280,3 +320,5 @@ def test_two_real_disks_agree_on_errors_of_kind(tmp_path: Path) -> None:
             fs.list(tmp_path / "file")
         with pytest.raises(IsADirectoryError):
             fs.open(tmp_path)
+        with pytest.raises(FileExistsError):
+            fs.make_folder(tmp_path / "file")

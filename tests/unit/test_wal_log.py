@@ -116,6 +116,25 @@ def test_a_new_log_appears_whole_or_not_at_all() -> None:
     assert replay.hard_state == HardState(Term(0), MemberId(0), Index(0))
 
 
+def test_a_new_log_takes_the_place_of_an_empty_folder() -> None:
+    """Whoever made the data folder may have made this one too."""
+    fs = MemoryFileSystem()
+    fs.make_folder(FOLDER)
+    assert not exists(FOLDER, fs)
+    new_log(fs).close()
+    assert fs.list(FOLDER) == [FIRST_NAME]
+
+
+def test_a_log_that_is_not_there_is_a_failure() -> None:
+    """Neither question about it ends in an error without a name."""
+    fs = MemoryFileSystem()
+    assert not exists(FOLDER, fs)
+    with pytest.raises(WalFailed, match="No such file"):
+        valid_snapshots(FOLDER, fs)
+    with pytest.raises(WalFailed, match="No such file"):
+        open_log(fs)
+
+
 def test_what_was_synced_survives_a_crash() -> None:
     """That is what a log is for."""
     fs = MemoryFileSystem()
@@ -544,6 +563,18 @@ def test_a_full_disk_takes_back_an_append() -> None:
     fill(log, 5, 60)
     log.close()
     assert reopened(fs).entries == [entry(index) for index in range(1, 61)]
+
+
+def test_an_append_that_cannot_be_taken_back_is_final() -> None:
+    """Half a batch that stays in the file would be read as a whole one by nobody, but overwritten by no one either."""
+    fs = MemoryFileSystem(capacity_bytes=300)
+    fs.preallocates = False
+    log = new_log(fs)
+    fs.changes_left = 1
+    with pytest.raises(WalFailed, match="power failed"):
+        log.append([entry(1, size=400)], None)
+    with pytest.raises(WalFailed, match="it failed before"):
+        log.sync()
 
 
 def test_a_sync_without_room_takes_back_what_was_not_durable() -> None:
