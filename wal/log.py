@@ -123,15 +123,17 @@ class WriteAheadLog:
         segment_size_bytes: int = SEGMENT_SIZE_BYTES,
         max_wals: int = 0,
     ) -> Self:
-        """Make a new log in *folder*, which must not exist or be empty; it appears whole or not at all.
+        """Make a new log in *folder*, which appears whole or not at all.
 
-        *max_wals* is how many segments `release` leaves, 0 for all.  Raises DiskFull, WalFailed.
+        *max_wals* is how many segments `release` leaves, 0 for all.  Raises DiskFull, and WalFailed, also where there
+        is a folder that is not empty.
         """
-        assert not exists(folder, fs), folder
         building = folder.with_name(folder.name + ".tmp")
         name = SegmentName(0, Index(0))
         snapshot = encode_snapshot_record(SnapshotRecord(Index(0), Term(0), None))
         try:
+            if fs.exists(folder) and (found := fs.list(folder)):
+                raise WalFailed(str(folder), f"a new log needs an empty folder, and there is {found[0]}")
             if fs.exists(building):
                 fs.remove_folder(building)
             fs.make_folder(building)

@@ -125,6 +125,15 @@ def test_a_new_log_takes_the_place_of_an_empty_folder() -> None:
     assert fs.list(FOLDER) == [FIRST_NAME]
 
 
+def test_a_new_log_removes_nothing() -> None:
+    """A folder with anything in it, a log above all, is refused and stays as it was."""
+    fs = MemoryFileSystem()
+    new_log(fs).close()
+    with pytest.raises(WalFailed, match=f"a new log needs an empty folder, and there is {FIRST_NAME}"):
+        new_log(fs)
+    assert fs.list(FOLDER) == [FIRST_NAME]
+
+
 def test_a_log_that_is_not_there_is_a_failure() -> None:
     """Neither question about it ends in an error without a name."""
     fs = MemoryFileSystem()
