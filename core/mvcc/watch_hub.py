@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from core.errors import Compacted
 from core.mvcc import watch_messages
 from core.mvcc.watch_ranges import FROM_KEY, WatchRanges
+from core.mvcc.watch_replay import replayed
 from core.mvcc.watch_streams import StreamId, Watcher, WatchStream, event_fields, is_special, wants_prev_kv
 
 if TYPE_CHECKING:
@@ -279,40 +280,13 @@ class WatchHub:
         # An empty answer is no end of the world: a restored store may skip revisions.
         reached = revisions[-1].revision if revisions else history.revision
         near = [watcher for watcher in near if watcher.next_revision <= reached + 1]
-        ranges = WatchRanges()
-        for watcher in near:
-            ranges.add(watcher)
-        batches: dict[WatchGroup, list[tuple[int, Event]]] = {}
-        for revision, events in revisions:
-            for event in events:
-                for group in ranges.match(event.key):
-                    batches.setdefault(group, []).append((revision, event))
         header = self._header(self._current)
-        for group, batch in batches.items():
-            for variant, watchers in group.variants.items():
-                self._replay_variant(variant, watchers, batch, header, frames)
+        for watcher, fields in replayed(near, revisions):
+            self._send(watcher, header, fields, frames)
         for watcher in near:
             del self._unsynced[watcher]
             watcher.next_revision = reached + 1
             self._enter(watcher)
-
-    def _replay_variant(
-        self,
-        variant: int,
-        watchers: Iterable[Watcher],
-        batch: list[tuple[int, Event]],
-        header: bytes,
-        frames: list[Frame],
-    ) -> None:
-        fields_from: dict[int, list[bytes]] = {}  # most wait at one position, and see the same bytes
-        for watcher in watchers:
-            position = watcher.next_revision
-            fields = fields_from.get(position)
-            if fields is None:
-                fields = event_fields((event for revision, event in batch if revision >= position), variant)
-                fields_from[position] = fields
-            if fields:
-                self._send(watcher, header, fields, frames)
 
     def _is_at(self, watcher: Watcher, revision: int) -> bool:
         """Whether the watcher was sent all up to *revision*, and waits for nothing that only a later one brings."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.mvcc.event import EventType
+from core.mvcc.varint import varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,20 +28,6 @@ _CANCEL_REASON_TAG = b"\x32"
 _FRAGMENT = b"\x38\x01"
 _EVENTS_TAG = b"\x5a"
 _DELETE_TYPE = b"\x08\x01"
-_UINT64_MASK = (1 << 64) - 1
-
-
-def varint(value: int) -> bytes:
-    """Encode an int64 as protobuf does: seven bits a byte, negative numbers as their 64-bit two's complement."""
-    if 0 <= value < 0x80:
-        return bytes((value,))
-    value &= _UINT64_MASK
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def watch_id_field(watch_id: int) -> bytes:

@@ -500,6 +500,49 @@ def test_progress_waits_for_notifications_on_their_way() -> None:
     assert len(watching.put(b"k")) == 1
 
 
+def test_a_stream_closed_while_its_progress_waits() -> None:
+    """The answer has nobody to go to."""
+    watching = Watching()
+    watching.create(WatchCreate(b"k"))
+    revised = watching.store.change((b"k", b"v"))
+    watching.progress()
+    watching.hub.close_stream(ONE)
+    assert watching.hub.notify([revised]) == []
+
+
+def test_progress_notify_never_falls_behind_the_created_answer() -> None:
+    """A watcher created ahead of the notifications has nothing to tell before they reach it."""
+    watching = Watching()
+    revised = watching.store.change((b"other", b"v"))
+    watching.create(WatchCreate(b"k", progress_notify=True))
+    assert watching.hub.tick(10) == []
+    watching.hub.notify([revised])
+    assert [response.header.revision for response in read(watching.hub.tick(20))] == [2]
+
+
+def test_progress_notify_waits_for_the_start_revision() -> None:
+    """Before it is reached the watcher has not begun, even if the very next revision is its first."""
+    watching = Watching()
+    watching.create(WatchCreate(b"k", start_revision=2, progress_notify=True))
+    assert watching.hub.tick(10) == []
+    watching.put(b"other")
+    assert [response.header.revision for response in read(watching.hub.tick(20))] == [2]
+
+
+def test_a_short_read_does_not_take_back_those_ahead_of_it() -> None:
+    """A read of large values may end before the position of a watcher that was to share it."""
+    watching = Watching()
+    for _ in range(9):
+        watching.put(b"k")
+    watching.create(WatchCreate(b"k", start_revision=2))
+    watching.create(WatchCreate(b"k", start_revision=8))
+    revisions: dict[int, list[int]] = {0: [], 1: []}
+    for _ in range(10):
+        for response in read(watching.hub.catch_up(watching.store.history(revisions_a_read_max=2), watchers_max=10)):
+            revisions[response.watch_id] += [event.kv.mod_revision for event in response.events]
+    assert revisions == {0: list(range(2, 11)), 1: [8, 9, 10]}
+
+
 def test_a_create_that_runs_ahead_of_notifications_gets_no_old_events() -> None:
     """From now on means after the revision named in the answer."""
     watching = Watching()

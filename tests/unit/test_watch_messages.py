@@ -20,14 +20,7 @@ def parse(message: bytes) -> rpc_pb2.WatchResponse:
     return response
 
 
-@pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 2**31, 2**63 - 1, -1, -(2**63)])
-def test_varint_is_protobufs(value: int) -> None:
-    """Ids and revisions of any size and sign must be read back as they were."""
-    message = b"\x10" + watch_messages.varint(value)
-    assert rpc_pb2.WatchResponse.FromString(message).watch_id == value
-
-
-@pytest.mark.parametrize("watch_id", [0, 1, 1000, -1])
+@pytest.mark.parametrize("watch_id", [0, 1, 127, 128, 1000, 2**63 - 1, -1, -(2**63)])
 def test_watch_id_field(watch_id: int) -> None:
     """Id 0 is left out, as every proto3 encoder does, so a message is byte for byte what etcd sends."""
     expected = rpc_pb2.WatchResponse(watch_id=watch_id).SerializeToString()
