@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from core.raft.messages import ConfState, Entry, HardState
     from wal.filesystem import File, FileSystem
 
-_POSTPONED_CUTS_PER_SEGMENT = 64
-"""A segment that cannot be ended for want of room grows by this part of its size before that is tried again."""
+_RETRIES_PER_SEGMENT = 64
+"""Where there is no room for the next segment, that is tried again after so small a part of a segment."""
 
 
 def exists(folder: Path, fs: FileSystem) -> bool:
@@ -108,7 +108,8 @@ class WriteAheadLog:
         self._segments = segments
         self._tail = segments[-1]
         self._saved = self._durable = saved
-        self._segment_size_bytes = self._cut_at = segment_size_bytes
+        self._segment_size_bytes = segment_size_bytes
+        self._prepare_at = segment_size_bytes // 2
         self._max_wals = max_wals
         self._spare = Spare(folder, fs, segment_size_bytes)
         self._failure: WalFailed | None = None
@@ -220,13 +221,17 @@ class WriteAheadLog:
             raise
         self._durable = self._saved
         offset = self._tail.end.offset
+        if offset < self._prepare_at:
+            return
         try:
-            if offset >= self._cut_at:
-                self._cut()
-            elif offset >= self._cut_at // 2:
+            if offset < self._segment_size_bytes:
                 self._spare.prepare()
+                self._prepare_at = self._segment_size_bytes
+            else:
+                self._cut()
+                self._prepare_at = self._segment_size_bytes // 2
         except DiskFull:
-            self._cut_at = max(self._cut_at, offset) + self._segment_size_bytes // _POSTPONED_CUTS_PER_SEGMENT
+            self._prepare_at = offset + self._segment_size_bytes // _RETRIES_PER_SEGMENT
         except WalFailed as error:
             self._failure = error
             raise
@@ -305,7 +310,6 @@ class WriteAheadLog:
         self._spare.used()
         self._segments.append(segment)
         self._tail = segment
-        self._cut_at = self._segment_size_bytes
 
 
 def _read_segments(

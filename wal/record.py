@@ -13,6 +13,7 @@ from google_crc32c import extend
 
 from wal.codec import entry_prefix, read_varint, varint
 from wal.errors import WalCorrupt
+from wal.filesystem import SECTOR_SIZE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,9 +26,6 @@ ENTRY = 2
 STATE = 3
 CRC = 4
 SNAPSHOT = 5
-
-SECTOR_SIZE_BYTES = 512
-"""What a disk writes whole or not at all; a frame's first eight bytes never cross from one to the next."""
 
 _FRAME = Struct("<Q")
 _LENGTH_MASK = (1 << 56) - 1

@@ -619,6 +619,20 @@ def test_no_room_for_the_next_segment_is_no_error() -> None:
     assert reopened(fs).entries == [entry(index) for index in range(1, 46)]
 
 
+def test_the_next_segment_comes_soon_after_there_is_room() -> None:
+    """Syncs that found no room to reserve must not put the segment's end off any further."""
+    fs = MemoryFileSystem()
+    log = new_log(fs)
+    fill(log, 1, 10)
+    fs.capacity_bytes = SEGMENT_SIZE_BYTES
+    fill(log, 11, 24)
+    assert fs.list(FOLDER) == [FIRST_NAME]
+    fs.capacity_bytes = None
+    fill(log, 25, 26)
+    assert segments(fs) == [FIRST_NAME, f"{1:016x}-{27:016x}.wal"]
+    log.close()
+
+
 def test_a_next_segment_that_cannot_be_written_is_dropped() -> None:
     """Without reserved room the head of the new segment may fail, and the old one is still whole."""
     fs = MemoryFileSystem()
