@@ -65,20 +65,29 @@ class Plan:
         self.nested = [Plan(view, op.request_txn) for op in self.ops if op.HasField("request_txn")]
 
     def check(self, view: View, lease_exists: Callable[[int], bool]) -> None:
-        """Raise what refuses one of the chosen operations, seen on the state before all of them."""
-        self._check(view, lease_exists, [])
+        """Raise what refuses one of the chosen operations, seen on the state before all of them.
 
-    def _check(self, view: View, lease_exists: Callable[[int], bool], deletes: list[DeleteRangeRequest]) -> None:
-        nested = iter(self.nested)
-        for op in self.ops:
-            if op.HasField("request_range"):
-                _check_revision(view, op.request_range.revision)
-            elif op.HasField("request_put"):
+        Puts come first, those of nested transactions included, then ranges: in this order etcd finds faults.
+        """
+        chosen = list(self._chosen())
+        deletes: list[DeleteRangeRequest] = []
+        for op in chosen:
+            if op.HasField("request_put"):
                 _check_put(view, op.request_put, lease_exists, deletes)
             elif op.HasField("request_delete_range"):
                 deletes.append(op.request_delete_range)
+        for op in chosen:
+            if op.HasField("request_range"):
+                _check_revision(view, op.request_range.revision)
+
+    def _chosen(self) -> Iterator[RequestOp]:
+        """Yield the operations that will run, in order; in place of a nested transaction, those of its branch."""
+        nested = iter(self.nested)
+        for op in self.ops:
+            if op.HasField("request_txn"):
+                yield from next(nested)._chosen()  # noqa: SLF001 (same class)
             else:
-                next(nested)._check(view, lease_exists, deletes)  # noqa: SLF001 (same class)
+                yield op
 
     def run(self, executor: Executor) -> bytes:
         """Run the chosen operations in order; return the fields of TxnResponse behind the header."""
