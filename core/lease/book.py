@@ -47,8 +47,8 @@ class LeaseBook:
         """*leases* are the stored (id, TTL in seconds) pairs."""
         self._ttl_s: dict[LeaseId, int] = dict(leases)
         # Most leases hold one key or a few: a lone key stands for itself, a few are a list, only many are a set.
-        self._keys: dict[LeaseId, bytes | list[bytes] | set[bytes]] = {}
-        self._detached: set[tuple[LeaseId, bytes]] = set()
+        self._keys: dict[int, bytes | list[bytes] | set[bytes]] = {}
+        self._detached: set[tuple[int, bytes]] = set()
         self._complete = not self._ttl_s
 
     @property
@@ -64,7 +64,7 @@ class LeaseBook:
     def __len__(self) -> int:
         return len(self._ttl_s)
 
-    def exists(self, lease_id: LeaseId) -> bool:
+    def exists(self, lease_id: int) -> bool:
         """Return whether the lease was granted and not yet revoked."""
         return lease_id in self._ttl_s
 
@@ -103,7 +103,7 @@ class LeaseBook:
         attached = self._keys.get(lease_id, ())
         return [attached] if isinstance(attached, bytes) else sorted(attached)
 
-    def attach(self, lease_id: LeaseId, key: bytes) -> None:
+    def attach(self, lease_id: int, key: bytes) -> None:
         """Note that *key* now has this lease; LeaseNotFound.  Attaching again changes nothing."""
         if lease_id not in self._ttl_s:
             raise LeaseNotFound
@@ -120,7 +120,7 @@ class LeaseBook:
             if len(attached) > _LIST_KEYS_MAX:
                 self._keys[lease_id] = set(attached)
 
-    def detach(self, lease_id: LeaseId, key: bytes) -> None:
+    def detach(self, lease_id: int, key: bytes) -> None:
         """Note that *key* was deleted or has another lease now.  An unknown lease or key changes nothing."""
         if not self._complete:
             self._detached.add((lease_id, key))
