@@ -33,6 +33,9 @@ class Connection(Flushable, Protocol):
     def close(self) -> None:
         """End everything now, politely."""
 
+    def abort(self) -> None:
+        """Cut it."""
+
 
 class Scheduler(Protocol):
     """The part of an event loop that connections need."""

@@ -10,9 +10,9 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from net.addresses import common_name, peer_name
 from net.http1_parser import Head, HttpFaultError, RequestParser
 from net.rpc import HttpRequest
+from net.transports import common_name, finish_sending, peer_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +78,7 @@ class Http1Connection(asyncio.Protocol):
         """Forget the request in flight; asyncio's call."""
         del exc
         self._end()
+        self._commons.left(self)
 
     def expired(self, now_s: float) -> None:
         """Close: the next request did not come, or did not come to its end, in time."""
@@ -106,11 +107,11 @@ class Http1Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._bucket = self._commons.deadlines.add(self, self._commons.now() + LINGER_S)
-        # Closing at once with input unread would reset the connection, and the answer might be lost.
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        finish_sending(self._transport)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
 
     def flush(self) -> None:
         """Write the answers that have collected."""
@@ -194,7 +195,6 @@ class Http1Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         self._closing = True
-        self._commons.left(self)
         if self._bucket is not None:
             self._bucket.pop(self, None)
             self._bucket = None

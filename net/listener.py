@@ -7,6 +7,7 @@ start; services are called there and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from net.commons import Commons
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from net.rpc import HttpHandler, Limits, Routes
 
 BACKLOG: Final = 1024
+CLOSE_TIMEOUT_S: Final = 0.25
+"""How long a close waits for clients to take note."""
 
 
 class NativeListener:
@@ -103,7 +106,11 @@ class NativeListener:
         commons.draining = True
         for connection in list(commons.connections):
             connection.close()
-        # One turn, in which services are told of the streams that have just ended.
+        # Time for the last words to arrive; meanwhile services are told of the streams that have just ended.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(commons.empty.wait(), CLOSE_TIMEOUT_S)
+        for connection in list(commons.connections):
+            connection.abort()
         await asyncio.sleep(0)
         commons.deadlines.close()
 

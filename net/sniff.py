@@ -66,6 +66,10 @@ class SniffingConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.close()
+
     def drain(self) -> None:
         """Close: no request has begun."""
         self.close()

@@ -93,7 +93,8 @@ class Http2Connection(Dispatch, asyncio.Protocol):
                 if request is None:
                     timed = self.find_timed(block)
                     if timed is not None:
-                        request, deadline_s = timed
+                        request, timeout_s = timed
+                        deadline_s = self.last_read_s + timeout_s
                 if (
                     request is not None
                     and request.unary is not None
@@ -146,3 +147,4 @@ class Http2Connection(Dispatch, asyncio.Protocol):
         del exc
         self.writable = False
         self.end_all(CANCELED)
+        self.commons.left(self)

@@ -99,7 +99,7 @@ class Dispatch(Life):
             self.receive_window = CONNECTION_WINDOW_BYTES
 
     def find_timed(self, block: bytes) -> tuple[Request, float] | None:
-        """Find a block that is known but for its `grpc-timeout`; return it with the deadline on the loop's clock."""
+        """Find a block that is known but for its `grpc-timeout`; return it with that timeout in seconds."""
         found = self.memory.find_timed(block)
         if found is None:
             return None
@@ -112,7 +112,7 @@ class Dispatch(Life):
             if len(self._timeouts) >= TIMEOUTS_MAX:
                 self._timeouts.clear()
             timeout_s = self._timeouts[raw] = parsed
-        return request, self.last_read_s + timeout_s
+        return request, timeout_s
 
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.receive_window -= len(payload)
@@ -154,29 +154,44 @@ class Dispatch(Life):
     def _block(self, flags: int, stream_id: int, block: bytes) -> None:
         ended = bool(flags & frames.END_STREAM)
         if stream_id <= self.last_stream_id:
-            self._trailers(stream_id, self._decoder.decode(block), ended)
+            self._trailers(stream_id, self._decode(block), ended)
             return
         if stream_id != self.last_stream_id + 2:
             self.ids_skipped = True
         self.last_stream_id = stream_id
-        request = self.memory.whole.get(block)
-        timeout_s: float | Status | None = None
-        if request is None:
-            decoded = self._decoder.decode(block)
-            if decoded.size_bytes > self.commons.limits.header_list_bytes_max:
-                refuse_oversized(self, stream_id, ended)
-                return
-            request = Request(decoded.fields, self.commons.routes)
-            timeout_s = next(
-                (parse_timeout_s(value) for name, value in decoded.fields if name == b"grpc-timeout"), None
-            )
-            if decoded.self_contained and (decoded.timeout_at >= 0 or timeout_s is None):
-                self.memory.remember(block, decoded.timeout_at, request)
+        found = self._find(block) or self._understand(block)
         if self.goaway_id is not None:
             return
         if len(self.streams) >= self.streams_max:
             raise StreamFaultError(ErrorCode.REFUSED_STREAM, "too many streams")
-        open_stream(self, stream_id, request, timeout_s, ended)
+        if found is None:
+            refuse_oversized(self, stream_id, ended)
+        else:
+            open_stream(self, stream_id, found[0], found[1], ended)
+
+    def _find(self, block: bytes) -> tuple[Request, float | None] | None:
+        request = self.memory.whole.get(block)
+        return self.find_timed(block) if request is None else (request, None)
+
+    def _understand(self, block: bytes) -> tuple[Request, float | Status | None] | None:
+        """Decode a block that is new, and remember it if that is of use; None if its list is too large."""
+        decoded = self._decode(block)
+        if decoded.size_bytes > self.commons.limits.header_list_bytes_max:
+            return None
+        request = Request(decoded.fields, self.commons.routes)
+        timeout_s: float | Status | None = None
+        for name, value in decoded.fields:
+            if name == b"grpc-timeout":
+                timeout_s = parse_timeout_s(value)
+        if not decoded.changed_table and (decoded.timeout_at >= 0 or timeout_s is None):
+            self.memory.remember(block, decoded, request)
+        return request, timeout_s
+
+    def _decode(self, block: bytes) -> Decoded:
+        decoded = self._decoder.decode(block)
+        if decoded.changed_table:
+            self.memory.table_changed()
+        return decoded
 
     def _trailers(self, stream_id: int, decoded: Decoded, ended: bool) -> None:
         stream = self.streams.get(stream_id)
@@ -206,9 +221,9 @@ class Dispatch(Life):
             raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong length")
         if stream_id == 0 or stream_id > self.last_stream_id:
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that is idle")
-        self.annoyed(guard.RESET_COST)
         stream = self.streams.get(stream_id)
         if stream is not None:
+            self.annoyed(guard.RESET_COST)
             self.abandon(stream, CANCELED)
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -217,6 +232,7 @@ class Dispatch(Life):
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
+            self.annoyed(guard.USELESS_COST)
             self._decoder.announced_zero()
             return
         self.annoyed(guard.SETTINGS_COST)

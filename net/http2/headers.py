@@ -1,9 +1,9 @@
 """Header blocks (HPACK, RFC 7541), decoded so that the common case costs one dictionary lookup.
 
 The server announces a dynamic table of size zero.  From then on a block means the same wherever it stands, so a
-connection finds blocks that it has seen by their bytes.  Clients whose calls differ in `grpc-timeout` alone are
-found by the bytes before and after that value.  Until the client has taken the setting (its first blocks may race
-it) blocks that touch the table are decoded field by field; only those that do not touch it are remembered.
+connection finds blocks that it has seen by their bytes.  Blocks that differ in `grpc-timeout` alone are found by the
+bytes before and after that value.  Until the client has taken the setting (its first blocks may race it) blocks
+that change the table are decoded, field by field, and those that refer to it are remembered until it changes.
 
 Owns the dynamic table of one connection and the limits on blocks.  Does not know what the fields mean.
 """
@@ -50,8 +50,10 @@ class Decoded(NamedTuple):
     fields: list[Field]
     size_bytes: int
     """By RFC 9113's counting; fields beyond the limit are counted but not kept."""
-    self_contained: bool
-    """Whether the block means the same on this connection from now on."""
+    changed_table: bool
+    """Whether blocks that refer to the dynamic table mean something else from now on."""
+    relative: bool
+    """Whether the block itself refers to the dynamic table."""
     timeout_at: int
     """Offset of the length byte of a literal `grpc-timeout` value; -1 if there is none."""
 
@@ -82,7 +84,8 @@ class HeaderDecoder:
         fields: list[Field] = []
         size_bytes = 0
         position = self._size_updates(block)
-        self_contained = position == 0
+        changed_table = position > 0
+        relative = False
         timeout_at = -1
         end = len(block)
         while position < end:
@@ -91,7 +94,7 @@ class HeaderDecoder:
             if first & 0x80:
                 index, position = _integer(block, position, 0x7F)
                 field = self._lookup(index)
-                self_contained &= index <= _STATIC_COUNT
+                relative |= index > _STATIC_COUNT
             else:
                 index, position = _integer(block, position, 0x3F if first & 0x40 else 0x0F)
                 name_at = position
@@ -100,16 +103,16 @@ class HeaderDecoder:
                 value_at = position
                 position = _skip_string(block, position)
                 field = self._literal(block, start, name_at, value_at, position, index)
-                self_contained &= index <= _STATIC_COUNT
-                if first & 0x40:
-                    self_contained &= self._table_bytes_max == 0
+                relative |= index > _STATIC_COUNT
+                if first & 0x40 and self._table_bytes_max:
+                    changed_table = True
                     self._insert(field)
                 if field[0] == _TIMEOUT_NAME:
                     timeout_at = value_at
             size_bytes += ENTRY_OVERHEAD_BYTES + len(field[0]) + len(field[1])
             if size_bytes <= self._list_bytes_max:
                 fields.append(field)
-        return Decoded(fields, size_bytes, self_contained, timeout_at)
+        return Decoded(fields, size_bytes, changed_table, relative, timeout_at)
 
     def _size_updates(self, block: bytes) -> int:
         """Apply the table size updates that a block may begin with; return where its fields begin."""
@@ -169,6 +172,7 @@ class BlockMemory(Generic[T]):
         """By the whole block.  The connection reads it directly: this is the hot path."""
         self._around: dict[bytes, tuple[int, T]] = {}
         self._timeout_name = _TIMEOUT_HUFFMAN
+        self._any_relative = False
 
     def find_timed(self, block: bytes) -> tuple[T, bytes] | None:
         """Find a block that was seen with another `grpc-timeout`; return its meaning and this timeout's raw string."""
@@ -184,8 +188,17 @@ class BlockMemory(Generic[T]):
             return None
         return found[1], block[at:end]
 
-    def remember(self, block: bytes, timeout_at: int, meaning: T) -> None:
-        """Keep what a self-contained block means, apart from its `grpc-timeout` value if it has one."""
+    def table_changed(self) -> None:
+        """Forget what depended on the dynamic table."""
+        if self._any_relative:
+            self._any_relative = False
+            self.whole.clear()
+            self._around.clear()
+
+    def remember(self, block: bytes, decoded: Decoded, meaning: T) -> None:
+        """Keep what a block means, apart from its `grpc-timeout` value if it has one; it left the table as it was."""
+        timeout_at = decoded.timeout_at
+        self._any_relative |= decoded.relative
         if len(block) > REMEMBERED_BLOCK_BYTES_MAX or (timeout_at >= 0 and block[timeout_at] & 0x7F == 0x7F):
             return
         if timeout_at < 0:

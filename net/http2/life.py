@@ -12,6 +12,7 @@ from net.http2 import frames
 from net.http2.frames import ErrorCode
 from net.http2.sending import QUEUED_BYTES_MAX, SendingSide
 from net.rpc import Code, Status
+from net.transports import finish_sending
 
 if TYPE_CHECKING:
     import asyncio
@@ -145,11 +146,11 @@ class Life(SendingSide):
         self.transport.resume_reading()
         self._lingering = True
         self.check_at(self.commons.now() + LINGER_S)
-        # Closing at once with input unread would reset the connection, and the GOAWAY might be lost.
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
+        finish_sending(self.transport)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.transport.abort()
 
     def end_all(self, status: Status) -> None:
         """Tell every stream that its client cannot be reached; nothing is sent any more."""
@@ -158,7 +159,6 @@ class Life(SendingSide):
         self.goaway_id = None
         if self._bucket is not None:
             self._bucket.pop(self, None)
-        self.commons.left(self)
         for stream in list(self.streams.values()):
             self.abandon(stream, status)
         self.pending.clear()

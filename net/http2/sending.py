@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from net.addresses import common_name, peer_name
 from net.http2 import frames
 from net.http2.frames import ConnectionFaultError, ErrorCode, StreamFaultError
+from net.transports import common_name, peer_name
 
 if TYPE_CHECKING:
     import asyncio

@@ -75,7 +75,7 @@ class Http2Stream:
 
     def grant(self) -> None:
         """Open the client's window again once half of it is used; to be called when its bytes were consumed."""
-        if self.receive_window < STREAM_WINDOW_BYTES // 2 and self.remote_open:
+        if self.receive_window < STREAM_WINDOW_BYTES // 2 and self.remote_open and not self.done:
             increment = STREAM_WINDOW_BYTES - self.receive_window
             self.receive_window = STREAM_WINDOW_BYTES
             self.connection.out.append(frames.window_update_frame(self.stream_id, increment))

@@ -1,4 +1,4 @@
-"""Who is at the other end of a transport."""
+"""Who is at the other end of a transport, and how to leave it."""
 
 from __future__ import annotations
 
@@ -25,3 +25,20 @@ def common_name(transport: asyncio.BaseTransport) -> str | None:
             if key == "commonName":
                 return str(value)
     return None
+
+
+def finish_sending(transport: asyncio.Transport) -> bool:
+    """Send what is buffered and then the end, but go on reading; False if the transport was closed instead.
+
+    Closing a socket at once while input is unread would reset the connection, and the last words might be lost.
+    """
+    if not transport.can_write_eof():
+        transport.close()
+        return False
+    try:
+        transport.write_eof()
+    except OSError:
+        # The other end has reset the connection, and asyncio has not noticed yet.
+        transport.abort()
+        return False
+    return True
