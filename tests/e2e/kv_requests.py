@@ -8,6 +8,7 @@ from random import Random
 from typing import Final
 
 from proto import rpc_pb2
+from tests.e2e.differential import operations
 
 MAX_REQUEST_BYTES: Final = 1_572_864
 RECEIVE_BYTES_MAX: Final = MAX_REQUEST_BYTES + 512 * 1024
@@ -252,16 +253,9 @@ class RequestMaker:
         return self._source.choice((-5, 0, 1))
 
 
-def _operations(request: rpc_pb2.TxnRequest) -> Iterator[rpc_pb2.RequestOp]:
-    for operation in (*request.success, *request.failure):
-        yield operation
-        if operation.HasField("request_txn"):
-            yield from _operations(operation.request_txn)
-
-
 def _deletes(request: rpc_pb2.TxnRequest) -> Iterator[rpc_pb2.DeleteRangeRequest]:
-    return (each.request_delete_range for each in _operations(request) if each.HasField("request_delete_range"))
+    return (each.request_delete_range for each in operations(request) if each.HasField("request_delete_range"))
 
 
 def _puts(request: rpc_pb2.TxnRequest) -> Iterator[rpc_pb2.PutRequest]:
-    return (each.request_put for each in _operations(request) if each.HasField("request_put"))
+    return (each.request_put for each in operations(request) if each.HasField("request_put"))
