@@ -414,6 +414,7 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         if number in self._blocked:
             self._blocked.discard(number)
+            self._streams[number].resume_reading()
             self._watch.tell(StreamDrained(self.actor_ref, number))
 
     def close_watch(self, number: StreamId) -> None:
@@ -431,6 +432,7 @@ class ServeActor(NodeActor[ServeMessage]):
             stream.send(frame)
             if stream.unsent_bytes > WATCH_UNSENT_BYTES_MAX and number not in self._blocked:
                 self._blocked.add(number)
+                stream.pause_reading()  # answers to further requests would pile up too
                 self._watch.tell(StreamBlocked(self.actor_ref, number))
 
     # -- time and ends -----------------------------------------------------------------------------------------------

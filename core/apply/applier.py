@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from core.alarms.book import Alarm, AlarmBook
 from core.apply.conf_state import decode_conf_state, encode_conf_state
-from core.apply.cost import txn_cost
+from core.apply.cost import put_cost, txn_cost
 from core.apply.kv import KvExecutor
 from core.errors import EtcdError, LeaseExists, NoSpace
 from core.lease.book import LeaseBook
@@ -210,7 +210,7 @@ class Applier:
         put = request.put
         self.alarms.check_growth()
         answer = self._kv.put(put.key, put.value, put.lease, put.prev_kv, put.ignore_value, put.ignore_lease)
-        return self._within_quota(answer)
+        return self._within_quota(answer, put_cost(put))
 
     def _delete_range(self, request: InternalRaftRequest) -> bytes:
         self.alarms.check_write()
@@ -224,11 +224,11 @@ class Applier:
         else:
             self.alarms.check_write()
         answer = self._kv.txn(request.txn)
-        return self._within_quota(answer) if cost else answer
+        return self._within_quota(answer, cost) if cost else answer
 
-    def _within_quota(self, answer: bytes) -> bytes:
+    def _within_quota(self, answer: bytes, cost: int) -> bytes:
         # Too late to refuse: the entry is applied on every member, and only the answer can tell (etcd's second check).
-        if self._quota_bytes is not None and self.allocated_bytes >= self._quota_bytes:
+        if self._quota_bytes is not None and self.allocated_bytes + cost >= self._quota_bytes:
             self._effects.over_quota = True
             raise NoSpace
         return answer
