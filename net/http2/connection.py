@@ -97,12 +97,12 @@ class Http2Connection(Dispatch, asyncio.Protocol):
                         deadline_s = self.last_read_s + timeout_s
                 if (
                     request is not None
-                    and request.unary is not None
+                    and request.quick
                     and self.last_stream_id < stream_id <= frames.STREAM_ID_MAX
                     and stream_id & 1
                     and len(streams) < self.streams_max
                 ):
-                    if stream_id != self.last_stream_id + 2:
+                    if stream_id > self.last_stream_id + 2:
                         self.ids_skipped = True
                     self.last_stream_id = stream_id
                     call = streams[stream_id] = UnaryCall(self, stream_id, request, deadline_s)

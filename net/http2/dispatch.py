@@ -48,7 +48,7 @@ class Dispatch(Life):
         self.unfinished_block: tuple[int, int, bytearray] | None = None
         self._decoder = HeaderDecoder(limits.header_list_bytes_max)
         self._timeouts: dict[bytes, float] = {}
-        self._patience = guard.Patience()
+        self._patience = guard.Patience(self.last_read_s)
         self._strikes = guard.PingStrikes(limits.keepalive_min_time_s)
         self._kinds: tuple[Callable[[int, int, bytes], None], ...] = (
             self._data,
@@ -156,11 +156,12 @@ class Dispatch(Life):
         if stream_id <= self.last_stream_id:
             self._trailers(stream_id, self._decode(block), ended)
             return
-        if stream_id != self.last_stream_id + 2:
+        if stream_id > self.last_stream_id + 2:
             self.ids_skipped = True
         self.last_stream_id = stream_id
         found = self._find(block) or self._understand(block)
         if self.goaway_id is not None:
+            self.remember_reset(stream_id)
             return
         if len(self.streams) >= self.streams_max:
             raise StreamFaultError(ErrorCode.REFUSED_STREAM, "too many streams")

@@ -12,8 +12,6 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from net.http2 import frames
-from net.http2.frames import ErrorCode
-from net.http2.life import CANCELED
 from net.http2.messages import (
     RESPONSE_BLOCK,
     TRAILERS_OK_BLOCK,
@@ -184,13 +182,10 @@ class UnaryCall(GrpcCall):
         """Hand over a request that came in one DATA frame, which the client ended with it."""
         self.fresh = False
         self.remote_open = False
-        request = self.request
-        if request.content_length is not None and request.content_length != len(message) + 5:
-            self.connection.reset(self.stream_id, ErrorCode.PROTOCOL_ERROR, CANCELED)
-            return
-        assert request.unary is not None, request.path
+        unary = self.request.unary
+        assert unary is not None, self.request.path
         try:
-            request.unary(self, message)
+            unary(self, message)
         except Exception as error:  # noqa: BLE001  # a bug of the service, reported by raised
             self.raised(error)
 
@@ -221,8 +216,4 @@ class UnaryCall(GrpcCall):
             self.abort(TORN_MESSAGE if self.reader.held_bytes else _NO_MESSAGE)
             return
         message, self.message = self.message, None
-        assert self.request.unary is not None, self.request.path
-        try:
-            self.request.unary(self, message)
-        except Exception as error:  # noqa: BLE001  # a bug of the service, reported by raised
-            self.raised(error)
+        self.receive_whole(message)

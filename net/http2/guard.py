@@ -26,9 +26,9 @@ IDLE_PING_INTERVAL_S: Final = 2 * 3600.0
 class Patience:
     """A token bucket."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: float) -> None:
         self._tokens = float(PATIENCE_MAX)
-        self._filled_at_s: float | None = None
+        self._filled_at_s = now_s
 
     def spend(self, cost: int, now_s: float) -> bool:
         """Take *cost* tokens; False if they were not there."""
@@ -36,8 +36,7 @@ class Patience:
         if self._tokens >= 0:
             return True
         # Time is only looked at when the bucket is empty.
-        elapsed_s = PATIENCE_MAX if self._filled_at_s is None else now_s - self._filled_at_s
-        self._filled_at_s = now_s
+        elapsed_s, self._filled_at_s = now_s - self._filled_at_s, now_s
         self._tokens = min(self._tokens + elapsed_s * PATIENCE_PER_SECOND, PATIENCE_MAX)
         return self._tokens >= 0
 

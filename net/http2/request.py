@@ -47,6 +47,7 @@ class Request:
         "grpc",
         "method",
         "path",
+        "quick",
         "refusal",
         "stream",
         "unary",
@@ -73,6 +74,8 @@ class Request:
         self.stream: StreamMethod | None = None
         self.refusal: tuple[int, Status] | None = None
         """HTTP status and gRPC status for a gRPC request that goes nowhere."""
+        self.quick = False
+        """Whether a call may be opened without a further look: unary, and with nothing unusual about it."""
         if not self.grpc:
             refused = Status(Code.INVALID_ARGUMENT, f'invalid gRPC request content-type "{content_type}"')
             self.refusal = (415, refused)
@@ -84,6 +87,8 @@ class Request:
             self.stream = routes.streams.get(self.path)
             if self.unary is None and self.stream is None:
                 self.refusal = (200, unknown_method(self.path, routes))
+            usual = self.content_length is None and self.encoding in {"identity", "gzip"}
+            self.quick = self.unary is not None and usual
 
     def metadata(self) -> Mapping[str, Sequence[str]]:
         """Return the fields as gRPC metadata; bytes that are not UTF-8 come as lone surrogates."""
