@@ -4,6 +4,10 @@ All that queues up while one sync runs is written and synced together (architect
 batch sends the actor itself a marker, and since a mailbox keeps its order, everything that came before the marker is
 staged when it is met.
 
+Where a sync takes place follows from how long syncs take.  One of 100 microseconds costs less than waking another
+thread and being woken by it, so it runs right here, on the loop; from half a millisecond on it runs on a thread of its
+own, and the loop goes on meanwhile.
+
 A full disk is survived: writes are refused while hardly any room is left; one that fails all the same leaves the log as
 it was, and what is staged is tried again on each tick.  Any other failure ends the process, since a failed sync may
 have dropped what it should have written.
@@ -11,14 +15,17 @@ have dropped what it should have written.
 
 from __future__ import annotations
 
-from itertools import chain
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 from actors.base import Home, NodeActor
 from actors.messages.common import Tick
-from actors.messages.serve import WritesRefused
+from actors.messages.serve import Answered, WritesRefused
 from actors.messages.wal import Append, ObserveSpace, SaveSnapshot, WalMessage
+from actors.messages.worker import Work
 from core.errors import NoSpace
+from core.raft.messages import Snapshot
 from wal.errors import DiskFull
 
 if TYPE_CHECKING:
@@ -27,9 +34,19 @@ if TYPE_CHECKING:
     import structlog
 
     from actors.address import Address, AnyDelivery
+    from core.clock import Clock
     from core.raft.messages import Entry, HardState
     from wal.log import WriteAheadLog
     from wal.snapshots import Snapshots
+
+SYNC_HERE_MAX_S = 0.0005
+"""Syncs that take longer than this on average run on their own thread."""
+
+SYNC_AVERAGE_WEIGHT = 0.2
+"""Of the newest sync in the average: about the last ten count."""
+
+SLOW_SYNC_S = 1.0
+"""A sync that takes longer is worth a warning (etcd's bound)."""
 
 FREE_BYTES_MIN = 32 << 20
 """Below this, writes are refused before they fail: the store behind the log needs room too, and cannot wait for it."""
@@ -38,42 +55,77 @@ STAGED_BYTES_MAX = 64 << 20
 """More than this is written without waiting for the rest of the mailbox."""
 
 
+_SYNCED = 0
+_SAVED = 1
+"""Tokens of the work that the syncer does."""
+
+
 class _Flush:
     """A note to self: everything before me is staged."""
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What one sync makes durable, and what leaves after it."""
+
+    entries: list[Entry] = field(default_factory=list)
+    hard_state: HardState | None = None
+    after: list[AnyDelivery] = field(default_factory=list)
+    must_sync: bool = False
+    size_bytes: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write and nobody to tell."""
+        return not (self.entries or self.hard_state or self.after)
+
+    def followed_by(self, later: _Batch) -> _Batch:
+        """Return both in one."""
+        return _Batch(
+            self.entries + later.entries,
+            later.hard_state or self.hard_state,
+            self.after + later.after,
+            must_sync=self.must_sync or later.must_sync,
+            size_bytes=self.size_bytes + later.size_bytes,
+        )
+
+
 @final
-class WalActor(NodeActor[WalMessage | _Flush]):
+class WalActor(NodeActor[WalMessage | Answered | _Flush]):
     """Makes the log durable.
 
     Owns: the open segment, the snapshot files.  Tells: whoever is named in a message's *after*; the writers, when the
-    disk is full and when it no longer is.  Fails when: a write or sync fails for any other reason.
+    disk is full and when it no longer is; the syncer.  Fails when: a write or sync fails for any other reason.
     """
 
     def __init__(
         self,
         home: Home,
+        *,
         log: WriteAheadLog,
         snapshots: Snapshots,
+        syncer: Address[Work],
         free_bytes: Callable[[], int],
+        clock: Clock,
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
-        """*free_bytes* tells how much room is left where the data lies."""
+        """*free_bytes* tells how much room is left where the data lies; *syncer* is a worker of this actor's own."""
         super().__init__(home)
         self._log = log
-        self._free_bytes = free_bytes
         self._snapshots = snapshots
+        self._syncer = syncer
+        self._free_bytes = free_bytes
+        self._clock = clock
         self._logger = logger
         self._writers: list[Address[WritesRefused]] = []
-        self._entries: list[Entry] = []
-        self._hard_state: HardState | None = None
-        self._after: list[tuple[AnyDelivery, ...]] = []
-        self._must_sync = False
-        self._staged_bytes = 0
+        self._staged = _Batch()
+        self._in_flight: _Batch | None = None
+        self._to_note: Snapshot | None = None
         self._marked = False
+        self._sync_s = 0.0
         self._full = False
 
-    def handle(self, message: WalMessage | _Flush) -> None:
+    def handle(self, message: WalMessage | Answered | _Flush) -> None:
         """Take one message."""
         match message:
             case Append():
@@ -81,9 +133,10 @@ class WalActor(NodeActor[WalMessage | _Flush]):
             case _Flush():
                 self._marked = False
                 self._flush()
+            case Answered():
+                self._take_answer(message)
             case SaveSnapshot():
-                self._flush()
-                self._save_snapshot(message)
+                self._syncer.tell(Work(_SAVED, partial(self._save_file, message.snapshot), self.actor_ref))
             case ObserveSpace():
                 self._writers.append(message.observer)
             case Tick():
@@ -91,50 +144,105 @@ class WalActor(NodeActor[WalMessage | _Flush]):
 
     def teardown(self) -> None:
         """Write what is staged: a marker behind the stop message is never delivered."""
-        self._flush()
-        self._log.close()
+        if self._in_flight is None:
+            self._flush()
+            self._log.close()
 
     def _stage(self, append: Append) -> None:
         if not self._marked:
             self._marked = True
             self.actor_ref.tell(_Flush())
-        self._entries.extend(append.entries)
-        self._hard_state = append.hard_state or self._hard_state
-        self._after.append(append.after)
-        self._must_sync = self._must_sync or append.must_sync
-        self._staged_bytes += sum(len(entry.data) for entry in append.entries)
-        if self._staged_bytes >= STAGED_BYTES_MAX:
+        staged = self._staged
+        staged.entries.extend(append.entries)
+        staged.hard_state = append.hard_state or staged.hard_state
+        staged.after.extend(append.after)
+        staged.must_sync = staged.must_sync or append.must_sync
+        staged.size_bytes += sum([len(entry.data) for entry in append.entries])
+        if staged.size_bytes >= STAGED_BYTES_MAX:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._after:
+        if self._in_flight is not None:
+            return  # what is staged goes out when this sync has ended
+        if self._to_note is not None:
+            self._write_snapshot_record(self._to_note)
+        batch = self._staged
+        if batch.empty:
             return
         try:
-            self._log.append(self._entries, self._hard_state)
-            if self._must_sync:
-                self._log.sync()
+            self._log.append(batch.entries, batch.hard_state)
         except DiskFull as error:
             self._notice_full(str(error))
             return
-        after = self._after
-        self._entries, self._hard_state, self._after = [], None, []
-        self._must_sync, self._staged_bytes = False, 0
-        for delivery in chain.from_iterable(after):
-            delivery.send()
+        self._staged = _Batch()
+        self._in_flight = batch
+        if not batch.must_sync:
+            self._finish_sync(None)
+        elif self._sync_s <= SYNC_HERE_MAX_S:
+            self._finish_sync(self._sync())
+        else:
+            self._syncer.tell(Work(_SYNCED, self._sync, self.actor_ref))
 
-    def _save_snapshot(self, message: SaveSnapshot) -> None:
-        metadata = message.snapshot.metadata
+    def _take_answer(self, message: Answered) -> None:
+        if message.token == _SYNCED:
+            self._finish_sync(message.outcome)
+            self._flush()
+        else:
+            self._note_snapshot(message.outcome)
+
+    def _sync(self) -> float | DiskFull:
+        """Sync on whichever thread this is; return how long it took, in seconds."""
+        started_s = self._clock.monotonic_s()
         try:
-            # The file comes first: a record that names a file promises that it is there.
-            self._snapshots.save(message.snapshot)
-            self._log.save_snapshot(metadata.index, metadata.term, metadata.conf_state)
             self._log.sync()
         except DiskFull as error:
+            return error
+        return self._clock.monotonic_s() - started_s
+
+    def _finish_sync(self, outcome: object) -> None:
+        batch, self._in_flight = self._in_flight, None
+        assert batch is not None
+        if isinstance(outcome, DiskFull):
+            # The log has taken the whole batch back.
+            self._staged = batch.followed_by(self._staged)
+            self._notice_full(str(outcome))
+            return
+        if isinstance(outcome, float):
+            self._sync_s += (outcome - self._sync_s) * SYNC_AVERAGE_WEIGHT
+            if outcome > SLOW_SYNC_S:
+                self._logger.warning("slow fdatasync", took_s=round(outcome, 3), expected_s=SLOW_SYNC_S)
+        for delivery in batch.after:
+            delivery.send()
+
+    def _save_file(self, snapshot: Snapshot) -> Snapshot | DiskFull:
+        """Write a snapshot's file, on the syncer's thread."""
+        try:
+            self._snapshots.save(snapshot)
+            self._snapshots.purge()
+        except DiskFull as error:
+            return error
+        return snapshot
+
+    def _note_snapshot(self, outcome: object) -> None:
+        if isinstance(outcome, DiskFull):
             # The log just stays longer: another snapshot is asked for after the next snapshot-count entries.
+            self._notice_full(str(outcome))
+            return
+        # The file comes before its record: a record that names a file promises that it is there.
+        assert isinstance(outcome, Snapshot), outcome
+        self._to_note = outcome
+        self._flush()
+
+    def _write_snapshot_record(self, snapshot: Snapshot) -> None:
+        self._to_note = None
+        metadata = snapshot.metadata
+        try:
+            self._log.save_snapshot(metadata.index, metadata.term, metadata.conf_state)
+        except DiskFull as error:
             self._notice_full(str(error))
             return
-        self._snapshots.purge()
         self._log.release(before=metadata.index)
+        self._logger.info("saved raft snapshot", index=metadata.index, term=metadata.term)
 
     def _look_at_space(self) -> None:
         free_bytes = self._free_bytes()
@@ -142,7 +250,7 @@ class WalActor(NodeActor[WalMessage | _Flush]):
             self._notice_full(f"{free_bytes} bytes are free")
             return
         self._flush()
-        if self._full and not self._after:
+        if self._full and self._in_flight is None and self._staged.empty:
             self._notice_room()
 
     def _notice_full(self, reason: str) -> None:

@@ -89,7 +89,16 @@ def assemble(
     def bind(actor: str) -> structlog.stdlib.BoundLogger:
         return logger.bind(actor=actor)
 
-    wal = host.spawn(own, WalActor, booted.wal, booted.snapshots, free_bytes, bind("wal"))
+    wal = host.spawn(
+        shared,
+        WalActor,
+        log=booted.wal,
+        snapshots=booted.snapshots,
+        syncer=host.spawn(own, WorkerActor),
+        free_bytes=free_bytes,
+        clock=clock,
+        logger=bind("wal"),
+    )
     worker = host.spawn(own, WorkerActor)
     apply = host.spawn(
         shared,
