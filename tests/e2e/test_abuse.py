@@ -33,10 +33,10 @@ PAYLOADS_PER_METHOD: Final = 30
 ABUSE_TIMEOUT_S: Final = 0.4
 """How long a garbage call may take; a stream that stays open is cancelled then."""
 WATCH_COUNT: Final = 1000
-UNREAD_WRITE_COUNT: Final = 150
+UNREAD_WRITE_COUNT: Final = 400
 UNREAD_VALUE_BYTES: Final = 4096
 MEMORY_GROWTH_BYTES_MAX: Final = 256 << 20
-"""Far below the 600 MiB of events that are not read."""
+"""Far below the 1.6 GiB of events that are not read."""
 LATENCY_MEDIAN_MAX_S: Final = 0.3
 LATENCY_MAX_S: Final = 5.0
 
