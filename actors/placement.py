@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from actors.base import FatalHook, NodeActor
 
-TURNS_BEFORE_IO = 64
-"""Mailboxes drained before the loop looks at its sockets again, so that a chatty actor cannot starve them."""
+DRAIN_MAX_S = 0.005
+"""How long mailboxes are drained before the loop looks at its sockets again, so that a busy actor cannot starve them."""
 
 
 class ThreadHome:
@@ -43,13 +43,14 @@ class ThreadHome:
 class LoopInbox:
     """The mailbox of an actor on a shared loop."""
 
-    __slots__ = ("_home", "actor", "queue", "scheduled")
+    __slots__ = ("_home", "actor", "queue", "scheduled", "set_up")
 
     def __init__(self, home: LoopHome, actor: NodeActor[Any]) -> None:
         self._home = home
         self.actor = actor
         self.queue: deque[Envelope[Any]] = deque()
         self.scheduled = False
+        self.set_up = False
 
     def put(self, envelope: Envelope[Any], /) -> None:
         """Append from any thread."""
@@ -89,8 +90,12 @@ class LoopHome:
         return LoopInbox(self, actor)
 
     def start(self, actor: NodeActor[Any]) -> None:
-        """Have the loop run the actor's setup before anything that is told to it from now on."""
-        self.loop.call_soon_threadsafe(actor._actor_loop_setup)  # noqa: SLF001 - a Pykka home
+        """Have the loop run the actor's setup, before anything that was or will be told to it."""
+        # Through the mailbox, not beside it: a drain that is under way may meet the first message at any moment.
+        inbox = actor.actor_inbox
+        assert isinstance(inbox, LoopInbox), inbox
+        inbox.scheduled = True
+        self.schedule(inbox)
 
     def schedule(self, inbox: LoopInbox) -> None:
         """Have *inbox* drained soon."""
@@ -119,15 +124,18 @@ class LoopHome:
     def _drain(self) -> None:
         ready = self._ready
         self._running = True
-        turns = 0
+        now_s = self.loop.time
+        until_s = now_s() + DRAIN_MAX_S
         while ready:
-            if turns == TURNS_BEFORE_IO:
+            if now_s() > until_s:
                 self.loop.call_soon(self._drain)
                 return
-            turns += 1
             inbox = ready.popleft()
             inbox.scheduled = False
             actor = inbox.actor
+            if not inbox.set_up:
+                inbox.set_up = True
+                actor._actor_loop_setup()  # noqa: SLF001 - a Pykka home
             queue = inbox.queue
             for _ in range(len(queue)):
                 deliver(actor, queue.popleft())
