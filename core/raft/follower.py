@@ -89,9 +89,6 @@ class Follower(RoleBehaviour):
             return
         conflict = log.first_conflict(entries)
         if conflict is not None:
-            if conflict <= node.commit:
-                node.refuse(message, "it contradicts a committed entry")
-                return
             if conflict <= log.last:
                 node.replace_from(conflict)
             log.append(entries[conflict - entries[0].index :])
