@@ -1,6 +1,6 @@
 """grpcio's calls behind the interfaces of net/rpc.py: one object per call, driven by the coroutine that grpcio runs.
 
-Knows nothing of servers or routes.
+Knows nothing of servers or routes.  One thing grpcio does not tell: a cancelled stream may look half closed at first.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from net.deadlines import Bucket
 
 IDLE_TIMEOUT_S: Final = 120.0
-"""How long a connection is kept between two requests."""
+"""How long a connection is kept between two requests, and how long the body of one may take."""
 
 LINGER_S: Final = 1.0
 """After the last answer the socket is still read (and ignored) this long, so that the client gets to see it."""
@@ -43,6 +43,8 @@ class Http1Connection(asyncio.Protocol):
         self._closing = False
         self._paused = False
         self._draining = False
+        self._awaiting = "head"
+        """What the running timeout is for: the "next" request, its "head", its "body", or nothing."""
         self._bucket: Bucket | None = None
         commons.joined(self)
         self._check_in(limits.header_timeout_s)
@@ -133,7 +135,7 @@ class Http1Connection(asyncio.Protocol):
         """Note that the request in flight is done, and take the next one at the end of this turn."""
         self._response = None
         if keep_alive and not self._draining:
-            self._check_in(IDLE_TIMEOUT_S)
+            self._await("next", IDLE_TIMEOUT_S)
             self._commons.soon(self._advance)
         else:
             self.close()
@@ -142,7 +144,6 @@ class Http1Connection(asyncio.Protocol):
         """Take the next request as far as it is there."""
         if self._closing or self._response is not None or self._paused:
             return
-        began = self._parser.begun
         try:
             head = self._parser.next_request()
         except HttpFaultError as fault:
@@ -154,10 +155,13 @@ class Http1Connection(asyncio.Protocol):
         if self._parser.expects_continue:
             self._parser.expects_continue = False
             self.send(_CONTINUE)
-        if self._parser.begun and not began:
-            self._check_in(self._commons.limits.header_timeout_s)
+        if self._parser.in_body:
+            self._await("body", IDLE_TIMEOUT_S)
+        elif self._parser.begun:
+            self._await("head", self._commons.limits.header_timeout_s)
 
     def _deliver(self, head: Head) -> None:
+        self._awaiting = ""
         if self._bucket is not None:
             self._bucket.pop(self, None)
             self._bucket = None
@@ -187,6 +191,12 @@ class Http1Connection(asyncio.Protocol):
         headers = (("content-type", "text/plain; charset=utf-8"), ("connection", "close"))
         self.send(_head(status, [*headers, ("content-length", str(len(body)))]) + body)
         self.close()
+
+    def _await(self, what: str, timeout_s: float) -> None:
+        """Start the timeout for *what*, unless it runs already: bytes that trickle in do not prolong it."""
+        if self._awaiting != what:
+            self._awaiting = what
+            self._check_in(timeout_s)
 
     def _check_in(self, seconds: float) -> None:
         if self._bucket is not None:

@@ -63,6 +63,11 @@ class RequestParser:
         """Whether a request has begun that is not complete."""
         return self._head is not None or bool(self._buffer)
 
+    @property
+    def in_body(self) -> bool:
+        """Whether a request's head has been read, but not yet its body."""
+        return self._head is not None
+
     def feed(self, data: bytes) -> None:
         """Add bytes."""
         self._buffer += data

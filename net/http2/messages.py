@@ -72,7 +72,11 @@ class MessageReader:
             return None
         message = bytes(self._buffer[start : start + size])
         self._position = start + size
-        return self._decompress(message) if flag else message
+        if flag == 0:
+            return message
+        if flag != 1:
+            raise _internal(f"grpc: received unexpected payload format {flag}")
+        return self._decompress(message)
 
     def discard(self) -> None:
         """Forget what is held."""

@@ -339,7 +339,9 @@ def test_cancel_stream(engine: Engine, channel: grpc.Channel) -> None:
     assert next(call) == b"one"
     call.cancel()
     requests.put(None)
-    assert engine.service.ends.get(timeout=WAIT_S).code == Code.CANCELLED
+    status = engine.service.ends.get(timeout=WAIT_S)
+    # grpcio may report the client's end of input before its cancellation; Bidi has finished with OK by then.
+    assert status.code == Code.CANCELLED or (engine.kind, status) == ("grpcio", OK)
     assert engine.service.ends.empty()
 
 

@@ -257,8 +257,12 @@ class Client:
             if frame.stream_id == stream_id and frame.kind == frames.DATA:
                 body += frame.payload
             elif frame.stream_id == stream_id and frame.kind == frames.HEADERS:
-                fields |= {str(name): str(value) for name, value in self.decoder.decode(frame.payload)}
+                fields |= dict(self.fields(frame))
         return body, fields
+
+    def fields(self, received: Frame) -> list[tuple[str, str]]:
+        """Decode the block of a HEADERS frame."""
+        return [(str(name), str(value)) for name, value in self.decoder.decode(received.payload)]
 
     def goaway(self) -> tuple[frames.ErrorCode, int, str] | None:
         """Return code, last stream and reason of the last GOAWAY that came, if any."""
