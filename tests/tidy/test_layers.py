@@ -27,6 +27,8 @@ MAY_IMPORT = {
 
 EXCEPTIONS = {
     ("core/apply", "proto"): "applying turns entries, which are protobuf messages, into commands",
+    ("net/rafthttp", "core"): "its streams carry raft's messages, which are the core's types",
+    ("net/rafthttp", "proto"): "on the wire these are raftpb",
 }
 
 CORE_LIBRARIES = {"sortedcontainers", "google"}
