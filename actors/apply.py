@@ -129,6 +129,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._physical: list[RequestId] = []
         self._stepping = False
         self._next_measure_s = 0.0
+        self._led_term = Term(0)
 
     def setup(self) -> None:
         """Take up what was left to do in the background."""
@@ -215,8 +216,10 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         stored = self._applier.stored_leases()
         observer.tell(Granted([(lease, ttl_s) for lease, ttl_s, _ in stored]))
         observer.tell(Checkpointed([(lease, remaining_s) for lease, _, remaining_s in stored if remaining_s]))
+        observer.tell(Promote(self._led_term))
 
     def _tell_of_leases(self, effects: Effects) -> None:
+        self._led_term = effects.first_of_term or self._led_term
         for observer in self._lease:
             if effects.granted:
                 observer.tell(Granted(effects.granted))
@@ -224,8 +227,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
                 observer.tell(Checkpointed(effects.checkpointed))
             if effects.revoked:
                 observer.tell(Revoked(effects.revoked))
-            if effects.first_of_term:
-                observer.tell(Promote())
+            if effects.first_of_term is not None:
+                observer.tell(Promote(effects.first_of_term))
 
     def _tell_of_cluster(self, effects: Effects) -> None:
         for change in effects.conf_changes:

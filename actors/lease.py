@@ -15,6 +15,7 @@ from actors.messages.lease import Checkpointed, Granted, LeaseMessage, ListLease
 from actors.messages.raft import ObserveRole, Propose, RoleIs
 from actors.messages.serve import Answered, Completed, Refused, Renewed
 from core.errors import NotPrimaryLessor
+from core.types import MemberId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest, RequestHeader
 from proto.rpc_pb2 import LeaseRevokeRequest
 from services.node import LeaseTimes
@@ -67,6 +68,8 @@ class LeaseActor(NodeActor[LeaseMessage]):
         self._ids = request_ids
         self._logger = logger
         self._next_check_s = 0.0
+        self._role = RoleIs(Term(0), MemberId(0), is_leader=False)
+        self._led_term = Term(0)
         self._late: dict[LeaseId, list[tuple[int, Address[Renewed]]]] = {}
 
     def setup(self) -> None:
@@ -96,16 +99,25 @@ class LeaseActor(NodeActor[LeaseMessage]):
             case ListLeases():
                 message.answer_to.tell(Answered(message.token, list(self._lessor.ids())))
             case Promote():
-                self._lessor.promote(self._clock.monotonic_s(), self._extend_s)
+                self._led_term = message.term
+                self._take_on_role()
             case RoleIs():
-                if not message.is_leader and self._lessor.primary:
-                    self._lessor.demote()
+                self._role = message
+                self._take_on_role()
             case Tick():
                 if message.now_s >= self._next_check_s:
                     self._next_check_s = message.now_s + EXPIRY_CHECK_S
                     self._revoke_expired(message.now_s)
             case Completed() | Refused():
                 pass  # a revoke that failed is tried again after the lessor's retry time
+
+    def _take_on_role(self) -> None:
+        """Be primary while this member leads and has applied the first entry of its term, whichever is told first."""
+        primary = self._role.is_leader and self._role.term == self._led_term
+        if primary and not self._lessor.primary:
+            self._lessor.promote(self._clock.monotonic_s(), self._extend_s)
+        elif not primary and self._lessor.primary:
+            self._lessor.demote()
 
     def _renew(self, message: Renew) -> None:
         now_s = self._clock.monotonic_s()

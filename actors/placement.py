@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.base import FatalHook, NodeActor
 
 DRAIN_MAX_S = 0.005
-"""How long mailboxes are drained before the loop looks at its sockets again, so that a busy actor cannot starve them."""
+"""How long mailboxes are drained before the loop looks at its sockets again, so that no actor can starve them."""
 
 
 class ThreadHome:

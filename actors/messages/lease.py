@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.messages.serve import Answered, Renewed
-    from core.types import LeaseId
+    from core.types import LeaseId, Term
 
 
 class Granted(NamedTuple):
@@ -35,7 +35,9 @@ class Checkpointed(NamedTuple):
 
 
 class Promote(NamedTuple):
-    """This member leads and has applied the first entry of its term: it may expire leases."""
+    """The first entry of *term* is applied: whoever leads it may expire leases from now on."""
+
+    term: Term
 
 
 class Renew(NamedTuple):

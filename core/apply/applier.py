@@ -68,8 +68,8 @@ class Effects:
     conf_changes: list[ConfChange | None] = field(default_factory=list)
     compactions: list[tuple[Revision, RequestId | None]] = field(default_factory=list)
     """Compacted revision, and the request that wants to wait until the removal is done (``physical``)."""
-    first_of_term: bool = False
-    """A new leader's empty entry was applied: it may expire leases now."""
+    first_of_term: Term | None = None
+    """The term whose leader's empty entry was applied: it may expire leases now."""
     over_quota: bool = False
     """A write was applied that takes the store over its quota: the alarm must be raised."""
 
@@ -137,7 +137,7 @@ class Applier:
             elif entry.data:
                 self._apply_request(entry.data)
             else:
-                self._effects.first_of_term = True
+                self._effects.first_of_term = entry.term
             store.advance(entry.index, entry.term)
 
     def take_effects(self) -> Effects:
