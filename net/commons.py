@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from net.deadlines import Deadlines
+    from net.http1_parser import Head
     from net.rpc import HttpHandler, Limits, Routes
+
+    TakeOver = Callable[[Head], asyncio.Protocol | None]
+    """Returns what takes over an HTTP/1.1 connection from this request's body on; None for ordinary requests."""
 
 
 class Flushable(Protocol):
@@ -64,7 +68,9 @@ class Commons:
         fatal: Callable[[BaseException], None],
         log: Any,  # noqa: ANN401  # structlog's loggers have no common type
         on_batch_end: Callable[[], None] | None = None,
+        take_over: TakeOver | None = None,
     ) -> None:
+        self.take_over = take_over
         self.routes = routes
         self.http = http
         self.limits = limits
@@ -72,6 +78,8 @@ class Commons:
         self.deadlines = deadlines
         self.fatal = fatal
         self.log = log
+        self.admit = admit
+        """Whether to serve a client, by its verified certificate (empty if it has none)."""
         self.connections: dict[Connection, None] = {}
         self.empty = asyncio.Event()
         """Set while there is no connection."""

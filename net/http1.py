@@ -17,7 +17,7 @@ from net.transports import common_name, finish_sending, peer_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from net.commons import Commons
+    from net.commons import Commons, TakeOver
     from net.deadlines import Bucket
 
 IDLE_TIMEOUT_S: Final = 120.0
@@ -124,6 +124,11 @@ class Http1Connection(asyncio.Protocol):
             if not self._transport.is_closing():
                 self._transport.write(chunk)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of answers that the socket has not taken."""
+        return self._transport.get_write_buffer_size() + sum(map(len, self._out))
+
     def send(self, piece: bytes) -> None:
         """Put a part of the answer out; it leaves at the end of this turn."""
         self._out.append(piece)
@@ -159,6 +164,24 @@ class Http1Connection(asyncio.Protocol):
             self._await("body", IDLE_TIMEOUT_S)
         elif self._parser.begun:
             self._await("head", self._commons.limits.header_timeout_s)
+
+    def _hand_over(self, take_over: TakeOver) -> bool:
+        """Give the connection away if *take_over* wants it for the request that has begun."""
+        head = self._parser.next_head()
+        protocol = None if head is None else take_over(head)
+        if protocol is None:
+            return False
+        if self._parser.expects_continue:
+            self._out.append(_CONTINUE)
+        self.flush()
+        self._end()
+        self._commons.left(self)
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        rest = self._parser.take_rest()
+        if rest:
+            protocol.data_received(rest)
+        return True
 
     def _deliver(self, head: Head) -> None:
         self._awaiting = ""
@@ -222,6 +245,11 @@ class Http1Response:
         self._head = head
         self._started = False
         self._chunked = head.version != "1.0"
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait because the client does not read."""
+        return 0 if self.done else self._connection.unsent_bytes
 
     def reply(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Answer at once; content-length is added."""

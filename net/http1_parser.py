@@ -72,11 +72,21 @@ class RequestParser:
         """Add bytes."""
         self._buffer += data
 
-    def next_request(self) -> Head | None:
-        """Return the next complete request, or None.  Raises HttpFaultError; nothing can be read after that."""
+    def next_head(self) -> Head | None:
+        """Return the next request without its body, which is yet to be read; None.  Raises HttpFaultError."""
         if self._head is None:
             self._read_head()
-        head = self._head
+        return self._head
+
+    def take_rest(self) -> bytes:
+        """Remove and return what was fed and not read, for whoever reads on from here."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+    def next_request(self) -> Head | None:
+        """Return the next complete request, or None.  Raises HttpFaultError; nothing can be read after that."""
+        head = self.next_head()
         if head is None or not (self._read_chunks() if self._length is None else self._read_length(self._length)):
             return None
         head.body = bytes(self._body)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from net.commons import TakeOver
     from net.rpc import HttpHandler, Limits, Routes
 
 BACKLOG: Final = 1024
@@ -30,7 +31,8 @@ class NativeListener:
     """Serves *routes*, and *http* for what is not gRPC; without *http* that is refused as grpc-go does.
 
     *fatal* is told of exceptions raised by services, which are bugs.  *on_batch_end* runs once per turn of the loop
-    in which requests were handed over, after all of them; what is answered in it leaves in the same turn.
+    in which requests were handed over, after all of them; what is answered in it leaves in the same turn.  *take_over*
+    may have HTTP/1.1 connections for itself; it closes them itself, too.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class NativeListener:
         fatal: Callable[[BaseException], None],
         on_batch_end: Callable[[], None] | None = None,
         tls: ssl.SSLContext | None = None,
+        take_over: TakeOver | None = None,
     ) -> None:
         self._routes = routes
         self._http = http
@@ -51,6 +54,8 @@ class NativeListener:
         self._fatal = fatal
         self._on_batch_end = on_batch_end
         self._tls = tls
+        self._admit = admit
+        self._take_over = take_over
         self._servers: list[asyncio.Server] = []
         self._commons: Commons | None = None
 
@@ -66,6 +71,7 @@ class NativeListener:
             fatal=self._fatal,
             log=self._log,
             on_batch_end=self._on_batch_end,
+            take_over=self._take_over,
         )
         for sock in sockets:
             server = await loop.create_server(

@@ -160,6 +160,10 @@ class HttpResponder(Protocol):
     def done(self) -> bool:
         """Whether the answer is complete or its client has gone."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait because the client does not read.  Whoever writes without end must stop when this grows."""
+
     def reply(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Answer at once; content-length is added."""
 

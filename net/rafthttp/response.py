@@ -1,7 +1,6 @@
 """The bytes of HTTP/1.1 responses, for the client's side of connections between members.
 
-Pure: fed with bytes, it returns the head and then pieces of the body as they come, since a stream's body never ends.
-Framings: a length, chunks, or until the end of the connection.  Spec: RFC 9112.
+Pure: fed with bytes, it knows the head as soon as it is there and returns pieces of the body.  Spec: RFC 9112.
 """
 
 from __future__ import annotations
@@ -9,17 +8,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from net.rafthttp.body import BodyFault, BodyReader
+
 HEAD_BYTES_MAX: Final = 64 * 1024
-_CHUNK_LINE_BYTES_MAX: Final = 256
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?")
-_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r\n]*)?")
+_STATUS_MIN: Final = 200
+"""Lower ones are interim answers, which the real one follows."""
+_BODILESS: Final = frozenset({204, 304})
 
 
-class ResponseFault(Exception):  # noqa: N818 - named for what is wrong
-    """The bytes are no response; nothing can be read after that."""
-
-
-class ResponseParser:
+class ResponseReader:
     """Reads one response."""
 
     def __init__(self) -> None:
@@ -27,101 +25,54 @@ class ResponseParser:
         """0 until the head is there."""
         self.headers: dict[str, str] = {}
         """Lower-case names."""
-        self.done = False
-        """Whether the body is complete."""
         self._buffer = bytearray()
-        self._left: int | None = None
-        self._chunked = False
-        self._in_trailers = False
+        self._body: BodyReader | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the response is complete."""
+        return self._body is not None and self._body.done
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection may be used again."""
+        return self.headers.get("connection", "").lower() != "close"
 
     def feed(self, data: bytes) -> bytes:
-        """Take *data* and return what it adds to the body; ResponseFault."""
-        self._buffer += data
-        if not self.status and not self._read_head():
-            return b""
-        if self._chunked:
-            return self._read_chunks()
-        if self._left is None:
-            piece = bytes(self._buffer)
+        """Take what came and return what it adds to the body; BodyFault."""
+        if self._body is None:
+            self._buffer += data
+            self._body = self._read_head()
+            if self._body is None:
+                return b""
+            data = bytes(self._buffer)
             self._buffer.clear()
-            return piece
-        piece = bytes(self._buffer[: self._left])
-        del self._buffer[: self._left]
-        self._left -= len(piece)
-        self.done = self._left == 0
-        return piece
+        return self._body.feed(data) if data and not self._body.done else b""
 
     def end(self) -> None:
-        """Note the end of the connection; ResponseFault if it came too early."""
-        if not self.status or self._chunked or self._left:
-            raise ResponseFault("the connection ended within a response")
-        self.done = True
+        """Note the end of the connection; BodyFault if it came too early."""
+        if self._body is None:
+            raise BodyFault("the connection ended before the answer")
+        self._body.end()
 
-    def _read_head(self) -> bool:
+    def _read_head(self) -> BodyReader | None:
         end = self._buffer.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
         if end < 0:
             if len(self._buffer) >= HEAD_BYTES_MAX:
-                raise ResponseFault("a head without an end")
-            return False
+                raise BodyFault("a head without an end")
+            return None
         lines = bytes(self._buffer[:end]).split(b"\r\n")
         del self._buffer[: end + 4]
         match = _STATUS_LINE.fullmatch(lines[0])
         if match is None:
-            raise ResponseFault("no status line")
+            raise BodyFault(f"no status line: {lines[0][:80]!r}")
         status = int(match[1])
-        if status < 200:
+        if status < _STATUS_MIN:
             return self._read_head()
-        self.status = status
         for line in lines[1:]:
             name, colon, value = line.partition(b":")
             if not colon:
-                raise ResponseFault("a header without a colon")
+                raise BodyFault(f"a header without a colon: {line[:80]!r}")
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
-        self._find_framing()
-        return True
-
-    def _find_framing(self) -> None:
-        self._chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
-        length = self.headers.get("content-length")
-        if self.status in {204, 304}:
-            self._left = 0
-        elif length is not None and not self._chunked:
-            if not (length.isascii() and length.isdigit()) or len(length) > 15:
-                raise ResponseFault("a length that is none")
-            self._left = int(length)
-        self.done = self._left == 0
-
-    def _read_chunks(self) -> bytes:
-        pieces: list[bytes] = []
-        buffer = self._buffer
-        while buffer and not self.done:
-            if self._left:
-                piece = bytes(buffer[: self._left])
-                pieces.append(piece)
-                del buffer[: self._left]
-                self._left -= len(piece)
-                continue
-            line_end = buffer.find(b"\r\n", 0, _CHUNK_LINE_BYTES_MAX)
-            if line_end < 0:
-                if len(buffer) >= _CHUNK_LINE_BYTES_MAX:
-                    raise ResponseFault("a chunk's head without an end")
-                break
-            line = bytes(buffer[:line_end])
-            del buffer[: line_end + 2]
-            self._read_chunk_line(line)
-        return b"".join(pieces)
-
-    def _read_chunk_line(self, line: bytes) -> None:
-        if self._in_trailers:
-            self.done = not line
-        elif self._left == 0:
-            if line:
-                raise ResponseFault("a chunk that is longer than it says")
-            self._left = None
-        else:
-            match = _CHUNK_SIZE.fullmatch(line)
-            if match is None:
-                raise ResponseFault("a chunk's head that is none")
-            self._left = int(match[1], 16)
-            if self._left == 0:
-                self._left, self._in_trailers = None, True
+        self.status = status
+        return BodyReader({"content-length": "0"} if status in _BODILESS else self.headers)
