@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from net.deadlines import Deadlines
     from net.http1_parser import Head
@@ -69,6 +69,7 @@ class Commons:
         log: Any,  # noqa: ANN401  # structlog's loggers have no common type
         on_batch_end: Callable[[], None] | None = None,
         take_over: TakeOver | None = None,
+        admit: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self.take_over = take_over
         self.routes = routes

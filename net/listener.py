@@ -17,7 +17,7 @@ from net.sniff import SniffingConnection
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from net.commons import TakeOver
     from net.rpc import HttpHandler, Limits, Routes
@@ -32,7 +32,8 @@ class NativeListener:
 
     *fatal* is told of exceptions raised by services, which are bugs.  *on_batch_end* runs once per turn of the loop
     in which requests were handed over, after all of them; what is answered in it leaves in the same turn.  *take_over*
-    may have HTTP/1.1 connections for itself; it closes them itself, too.
+    may have HTTP/1.1 connections for itself; it closes them itself, too.  *admit* decides by the client's verified
+    certificate, empty if it has none, whether a connection is served at all (see net/tls.client_allowed).
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class NativeListener:
         on_batch_end: Callable[[], None] | None = None,
         tls: ssl.SSLContext | None = None,
         take_over: TakeOver | None = None,
+        admit: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self._routes = routes
         self._http = http
@@ -72,6 +74,7 @@ class NativeListener:
             log=self._log,
             on_batch_end=self._on_batch_end,
             take_over=self._take_over,
+            admit=self._admit,
         )
         for sock in sockets:
             server = await loop.create_server(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
 VERSIONS: Final = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -82,7 +82,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def client_allowed(certificate: Mapping[str, Any], common_names: Collection[str], host_names: Collection[str]) -> bool:
-    """Whether a verified client certificate (as `getpeercert` returns it) is on the allow-lists; empty ones allow all."""
+    """Whether a client certificate (as `getpeercert` returns it) is on the allow-lists; empty ones allow all."""
     if common_names:
         subject = (pair for relative_name in certificate.get("subject", ()) for pair in relative_name)
         return any(key == "commonName" and value in common_names for key, value in subject)
