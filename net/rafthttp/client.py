@@ -50,7 +50,7 @@ async def dial(url: str, make: Callable[[], P], tls: ssl.SSLContext | None, time
                     make, parts.netloc + parts.path, ssl=secure, server_hostname="" if secure else None
                 )
                 return unix
-            _, connected = await loop.create_connection(make, parts.hostname, parts.port, ssl=secure)
+            _, connected = await loop.create_connection(make, parts.hostname or "", parts.port or 0, ssl=secure)
             return connected
     except (OSError, ValueError, TimeoutError) as error:
         raise PeerUnreachable(f"{url}: {str(error) or type(error).__name__}") from error
