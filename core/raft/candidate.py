@@ -26,32 +26,29 @@ class _Campaign(RoleBehaviour):
     response: MessageType
 
     def __init__(self, node: RaftNode) -> None:
-        super().__init__(node)
+        super().__init__(
+            node,
+            {
+                self.response: self._on_vote,
+                MessageType.APPEND: self._on_leader,
+                MessageType.HEARTBEAT: self._on_leader,
+                MessageType.SNAPSHOT: self._on_leader,
+            },
+        )
         self._votes: dict[MemberId, bool] = {}
 
-    def handlers(self) -> dict[MessageType, Callable[[Message], None]]:
-        """Return what a candidate does about each kind of message."""
-        return {
-            self.response: self._on_vote,
-            MessageType.APPEND: self._on_leader,
-            MessageType.HEARTBEAT: self._on_leader,
-            MessageType.SNAPSHOT: self._on_leader,
-        }
-
     def won(self) -> None:
-        """Go on after a majority has said yes."""
-        raise NotImplementedError
+        """Lead: a majority has said yes."""
+        self.node.become_leader()
 
     def count(self, voter: MemberId, *, granted: bool) -> None:
         """Take over a vote and act if it decides the election."""
         self._votes.setdefault(voter, granted)
-        match vote_result(self.node.conf_state, self._votes):
-            case VoteResult.WON:
-                self.won()
-            case VoteResult.LOST:
-                self.node.become_follower(self.node.term, NOBODY)
-            case VoteResult.PENDING:
-                pass
+        result = vote_result(self.node.conf_state, self._votes)
+        if result is VoteResult.WON:
+            self.won()
+        elif result is VoteResult.LOST:
+            self.node.become_follower(self.node.term, NOBODY)
 
     def ask(self, term: Term, send: Callable[[Message], None], context: bytes = b"") -> None:
         """Ask every other voter for its vote in *term*."""
@@ -117,10 +114,6 @@ class Candidate(_Campaign):
         """Ask for votes; this member's own counts when it is durable."""
         self.node.emit(events.BecameCandidate(self.node.term))
         self.ask(self.node.term, self.node.send_after_sync, self._context)
-
-    def won(self) -> None:
-        """Lead."""
-        self.node.become_leader()
 
     def made_durable(self, term: Term) -> None:
         """Count this member's own vote: the term was entered with it, so both were in one write."""

@@ -15,9 +15,10 @@ from core.raft.role import ProposeResult, Role, RoleBehaviour, bare_entry
 from core.types import Index, Term
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from core.raft.messages import Entry, Snapshot
+    from core.raft.node import RaftNode
     from core.types import MemberId
 
 
@@ -26,18 +27,20 @@ class Follower(RoleBehaviour):
 
     role = Role.FOLLOWER
 
-    def handlers(self) -> dict[MessageType, Callable[[Message], None]]:
-        """Return what a follower does about each kind of message."""
-        return {
-            MessageType.APPEND: self._on_append,
-            MessageType.HEARTBEAT: self._on_heartbeat,
-            MessageType.SNAPSHOT: self._on_snapshot,
-            MessageType.TIMEOUT_NOW: self._on_timeout_now,
-            MessageType.PROPOSE: self._pass_on,
-            MessageType.READ_INDEX: self._pass_on,
-            MessageType.READ_INDEX_RESPONSE: self._on_read_index_response,
-            MessageType.TRANSFER_LEADER: self._on_transfer_leader,
-        }
+    def __init__(self, node: RaftNode) -> None:
+        super().__init__(
+            node,
+            {
+                MessageType.APPEND: self._on_append,
+                MessageType.HEARTBEAT: self._on_heartbeat,
+                MessageType.SNAPSHOT: self._on_snapshot,
+                MessageType.TIMEOUT_NOW: self._on_timeout_now,
+                MessageType.PROPOSE: self._pass_on,
+                MessageType.READ_INDEX: self._pass_on,
+                MessageType.READ_INDEX_RESPONSE: self._on_read_index_response,
+                MessageType.TRANSFER_LEADER: self._on_transfer_leader,
+            },
+        )
 
     def propose(self, entry_type: EntryType, datas: Sequence[bytes]) -> ProposeResult:
         """Forward the proposal to the leader."""

@@ -1,25 +1,27 @@
-"""A member that takes proposals and brings every other log in line with its own.
+"""A member that takes proposals and decides what is committed.
 
-Raft paper 5.3 and 5.4.2; raft thesis 3.10 (leadership transfer), 6.4 (reads), 6.2 (step down without a quorum).
-Appends and heartbeats are held back until *flush*, so that all that came in since the last Ready leaves in one message.
+Raft paper 5.4.2; raft thesis 3.10 (leadership transfer), 4 (changes of the configuration), 6.2 (step down without a
+quorum), 6.4 (reads).  How it keeps the other logs in line is in replication.py.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.raft import confchange, events, quorum
-from core.raft.messages import NOBODY, Entry, EntryType, Message, MessageType, Snapshot
+from core.raft import confchange, events
+from core.raft.messages import NOBODY, Entry, EntryType, Message, MessageType
 from core.raft.read_index import Read, ReadQueue
 from core.raft.ready import ReadState
+from core.raft.replication import Replication
 from core.raft.role import ProposeResult, Role, RoleBehaviour, bare_entry
-from core.raft.tracker import Progress, ProgressState
+from core.raft.tracker import ProgressState
 from core.types import Index, MemberId, Term
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from core.raft.node import RaftNode
+    from core.raft.tracker import Progress
 
 READS_WAITING_MAX = 65536
 """More reads than this do not wait for a quorum at one time; askers repeat what gets lost."""
@@ -31,40 +33,42 @@ class Leader(RoleBehaviour):
     role = Role.LEADER
 
     def __init__(self, node: RaftNode) -> None:
-        super().__init__(node)
-        self.progress: dict[MemberId, Progress] = {
-            member: Progress(node.log.last + 1) for member in confchange.members(node.conf_state)
-        }
+        super().__init__(
+            node,
+            {
+                MessageType.APPEND_RESPONSE: self._on_append_response,
+                MessageType.HEARTBEAT_RESPONSE: self._on_heartbeat_response,
+                MessageType.PROPOSE: self._on_propose,
+                MessageType.READ_INDEX: self._on_read_index,
+                MessageType.TRANSFER_LEADER: self._on_transfer_leader,
+            },
+        )
+        self._replication = Replication(node)
         self._heartbeat_elapsed = 0
         self._transferee = NOBODY
         # Entries of earlier leaders may hold a change; not to look for it, wait until they are all applied.
         self._pending_conf_index = node.log.last
         self._reads = ReadQueue(node.id)
         self._early_reads: list[Message] = []
-        self._owes_appends = self._owes_heartbeats = False
-
-    def handlers(self) -> dict[MessageType, Callable[[Message], None]]:
-        """Return what a leader does about each kind of message."""
-        return {
-            MessageType.APPEND_RESPONSE: self._on_append_response,
-            MessageType.HEARTBEAT_RESPONSE: self._on_heartbeat_response,
-            MessageType.PROPOSE: self._on_propose,
-            MessageType.READ_INDEX: self._on_read_index,
-            MessageType.TRANSFER_LEADER: self._on_transfer_leader,
-        }
 
     def begin(self) -> None:
         """Append an empty entry: only with an entry of its own term can a leader commit, and know what is committed."""
-        own = self.progress.get(self.node.id)
-        if own is not None:
-            own.replicate()
-            own.acknowledged(self.node.writes.stable)
         self._append(EntryType.NORMAL, b"")
 
     @property
+    def progress(self) -> Mapping[MemberId, Progress]:
+        """What is known of each member."""
+        return self._replication.progress
+
+    @property
     def has_unsent(self) -> bool:
-        """Whether appends or heartbeats are held back."""
-        return self._owes_appends or self._owes_heartbeats
+        """Whether appends or heartbeats are owed."""
+        return self._replication.owes_appends or self._replication.owes_heartbeats
+
+    def flush(self) -> None:
+        """Send what is owed; a heartbeat confirms the reads that wait by then."""
+        if self.has_unsent:
+            self._replication.flush(self._reads.heartbeat_context())
 
     # Time.
 
@@ -75,20 +79,14 @@ class Leader(RoleBehaviour):
         self._heartbeat_elapsed += 1
         if node.election_elapsed >= node.config.election_ticks:
             node.election_elapsed = 0
-            if node.config.check_quorum and not self._quorum_active():
+            if not self._replication.take_quorum_active() and node.config.check_quorum:
                 node.emit(events.QuorumLost(node.term))
                 node.become_follower(node.term, NOBODY)
                 return
-            for progress in self.progress.values():
-                progress.active = False
             self._abort_transfer()
         if self._heartbeat_elapsed >= node.config.heartbeat_ticks:
             self._heartbeat_elapsed = 0
-            self._owes_heartbeats = True
-
-    def _quorum_active(self) -> bool:
-        active = {member: progress.active or member == self.node.id for member, progress in self.progress.items()}
-        return quorum.vote_result(self.node.conf_state, active) is quorum.VoteResult.WON
+            self._replication.owes_heartbeats = True
 
     # Proposals.
 
@@ -103,7 +101,7 @@ class Leader(RoleBehaviour):
             return ProposeResult.UNCOMMITTED_LIMIT
         if entry_type is EntryType.NORMAL:
             node.log.append_data(node.term, datas)
-            self._owes_appends = True
+            self._replication.owes_appends = True
             return ProposeResult.ACCEPTED
         result = ProposeResult.ACCEPTED
         for data in datas:
@@ -148,75 +146,9 @@ class Leader(RoleBehaviour):
     def _append(self, entry_type: EntryType, data: bytes) -> None:
         log = self.node.log
         log.append((Entry(self.node.term, Index(log.last + 1), entry_type, data),))
-        self._owes_appends = True
+        self._replication.owes_appends = True
 
-    # Replication.
-
-    def flush(self) -> None:
-        """Send the heartbeats and appends that are due."""
-        if self._owes_heartbeats:
-            self._owes_heartbeats = False
-            self._send_heartbeats()
-        if self._owes_appends:
-            self._owes_appends = False
-            for peer, progress in self.progress.items():
-                if peer != self.node.id:
-                    while self._send_append(peer, progress):
-                        pass
-                    if not progress.blocked and progress.wants_commit(self.node.commit):
-                        self._send_append(peer, progress, even_if_empty=True)
-
-    def _send_heartbeats(self) -> None:
-        node, context = self.node, self._reads.heartbeat_context()
-        for peer, progress in self.progress.items():
-            if peer != node.id:
-                # Beyond its match the member's log may differ from this one: nothing there is committed for it.
-                commit = min(progress.match, node.commit)
-                progress.commit_sent = commit
-                node.send(Message(MessageType.HEARTBEAT, peer, node.id, term=node.term, commit=commit, context=context))
-
-    def _send_append(self, peer: MemberId, progress: Progress, *, even_if_empty: bool = False) -> bool:
-        """Send one append message if there is reason to and room for it; True if another may follow at once."""
-        node, log, config = self.node, self.node.log, self.node.config
-        if progress.blocked:
-            return False
-        previous = Index(progress.next - 1)
-        previous_term = log.term(previous)
-        if previous_term is None:
-            self._send_snapshot(peer, progress)
-            return False
-        entries: tuple[Entry, ...] = ()
-        full = progress.state is ProgressState.REPLICATE and len(progress.in_flight) >= config.inflight_messages_max
-        if previous < log.last and not full:
-            entries = log.entries_within(progress.next, log.last + 1, config.message_bytes_max)
-        if not entries and not even_if_empty:
-            return False
-        node.send(
-            Message(
-                MessageType.APPEND,
-                peer,
-                node.id,
-                term=node.term,
-                index=previous,
-                log_term=previous_term,
-                entries=entries,
-                commit=node.commit,
-            )
-        )
-        progress.commit_sent = node.commit
-        progress.sent(
-            Index(previous + len(entries)), any_entries=bool(entries), in_flight_max=config.inflight_messages_max
-        )
-        return bool(entries)
-
-    def _send_snapshot(self, peer: MemberId, progress: Progress) -> None:
-        """Let a snapshot be sent to a member that needs entries compacted here, if it has lately shown to be there."""
-        if not progress.active:
-            return
-        node, metadata = self.node, self.node.snapshot_metadata()
-        progress.await_snapshot(metadata.index)
-        node.emit(events.SnapshotSent(peer, metadata.index))
-        node.send(Message(MessageType.SNAPSHOT, peer, node.id, term=node.term, snapshot=Snapshot(metadata)))
+    # What is committed.
 
     def _on_append_response(self, message: Message) -> None:
         progress = self.progress.get(message.sender)
@@ -224,43 +156,20 @@ class Leader(RoleBehaviour):
             return
         progress.active = True
         if message.reject:
-            hint = message.reject_hint
-            if message.log_term:
-                hint, _ = self.node.log.conflict_hint(hint, message.log_term)
-            if progress.rejected(message.index, hint):
-                self._send_append(message.sender, progress, even_if_empty=True)
+            self._replication.refused(message, progress)
         elif message.index > self.node.log.last:
             self.node.refuse(message, "it acknowledges entries that were never sent")
-        else:
-            self._acknowledged(message.sender, progress, message.index)
-
-    def _acknowledged(self, peer: MemberId, progress: Progress, index: Index) -> None:
-        """Take over that *peer* holds everything up to *index*, and send it what that makes room for."""
-        log = self.node.log
-        news = progress.acknowledged(index)
-        if not news and not (index == progress.match and progress.state is ProgressState.PROBE):
-            return
-        if progress.state is ProgressState.PROBE:
-            progress.replicate()
-        elif progress.state is ProgressState.REPLICATE:
-            progress.release(index)
-        elif progress.match >= log.first - 1:
-            # However it got there, by this snapshot or another: the log can take it from here.
-            progress.replicate()
-        self._owes_appends = True
-        self._commit_by_counting()
-        if peer == self._transferee and progress.match == log.last:
-            self._send_timeout_now(peer)
+        elif self._replication.acknowledged(progress, message.index):
+            self._commit_by_counting()
+            if message.sender == self._transferee and progress.match == self.node.log.last:
+                self._send_timeout_now(message.sender)
 
     def _on_heartbeat_response(self, message: Message) -> None:
         progress = self.progress.get(message.sender)
         if progress is None:
             return
         progress.active = True
-        progress.paused = False
-        # To one whose window is full, or who is probed, even an empty append is due: its answer gets things going.
-        if progress.match < self.node.log.last or progress.state is ProgressState.PROBE:
-            self._send_append(message.sender, progress, even_if_empty=True)
+        self._replication.answered_heartbeat(message.sender, progress)
         if message.context:
             self._reads.answered(message.sender, message.context)
             self._answer_confirmed_reads()
@@ -273,12 +182,11 @@ class Leader(RoleBehaviour):
             self._commit_by_counting()
 
     def _commit_by_counting(self) -> None:
-        node = self.node
-        reached = quorum.agreed(node.conf_state, {member: progress.match for member, progress in self.progress.items()})
+        node, reached = self.node, self._replication.agreed()
         # Raft 5.4.2: only entries of this term commit by counting; earlier ones commit with them.
-        if reached > node.commit and node.log.matches(Index(reached), node.term):
-            node.commit_to(Index(reached))
-            self._owes_appends = True
+        if reached > node.commit and node.log.matches(reached, node.term):
+            node.commit_to(reached)
+            self._replication.owes_appends = True
             early, self._early_reads = self._early_reads, []
             for message in early:
                 self._on_read_index(message)
@@ -313,7 +221,7 @@ class Leader(RoleBehaviour):
             self._early_reads.append(message)
         else:
             self._reads.add(Read(message.sender, message.entries[0].data, node.commit))
-            self._owes_heartbeats = True
+            self._replication.owes_heartbeats = True
             self._answer_confirmed_reads()
 
     def _answer_confirmed_reads(self) -> None:
@@ -347,7 +255,7 @@ class Leader(RoleBehaviour):
         if self.progress[to].match == node.log.last:
             self._send_timeout_now(to)
         else:
-            self._owes_appends = True
+            self._replication.owes_appends = True
 
     def _on_transfer_leader(self, message: Message) -> None:
         self.transfer_leader(message.sender)
@@ -362,17 +270,11 @@ class Leader(RoleBehaviour):
             self._leave_joint_if_due()
 
     def conf_changed(self) -> None:
-        """Track who takes part now; fewer voters may mean that more is committed."""
-        node = self.node
-        # A new member counts as heard from, or the next quorum check would come before it could speak.
-        self.progress = {
-            member: self.progress.get(member) or Progress(max(node.log.last, 1), active=True)
-            for member in confchange.members(node.conf_state)
-        }
-        self._owes_appends = True
+        """Track who takes part now; fewer voters may mean that more is committed, and more reads confirmed."""
+        self._replication.follow_configuration()
         self._commit_by_counting()
         self._answer_confirmed_reads()
-        if not confchange.votes(node.conf_state, self._transferee):
+        if not confchange.votes(self.node.conf_state, self._transferee):
             self._abort_transfer()
 
     def applied_moved(self) -> None:

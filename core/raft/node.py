@@ -307,10 +307,8 @@ class RaftNode:
 
     def become_follower(self, term: Term, leader_id: MemberId) -> None:
         """Follow *leader_id* (or nobody yet) in *term*."""
-        news = self.role is not Role.FOLLOWER or term != self.term
         self._enter_term(term)
-        if news:
-            self.emit(events.BecameFollower(term))
+        self.emit(events.BecameFollower(term))
         self._take_on(Follower(self), leader_id)
 
     def become_candidate(self, *, transferred: bool) -> None:

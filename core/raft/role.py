@@ -48,24 +48,26 @@ class ProposeResult(Enum):
 
 
 class RoleBehaviour:
-    """One role of one node, from the moment it is taken on until the next one is."""
+    """One role of one node, from the moment it is taken on until the next one is.
+
+    *handlers* names the function for each kind of message that means something in the role.
+    """
 
     role: ClassVar[Role]
-    progress: Mapping[MemberId, Progress] = {}
-    """What a leader knows of each member; empty in every other role."""
 
-    def __init__(self, node: RaftNode) -> None:
+    def __init__(self, node: RaftNode, handlers: dict[MessageType, Callable[[Message], None]]) -> None:
         self.node = node
-        self._handlers: dict[MessageType, Callable[[Message], None]] = self.handlers()
+        self._handlers = handlers
+
+    @property
+    def progress(self) -> Mapping[MemberId, Progress]:
+        """What a leader knows of each member; empty in every other role."""
+        return {}
 
     @property
     def has_unsent(self) -> bool:
         """Whether *flush* has something to send."""
         return False
-
-    def handlers(self) -> dict[MessageType, Callable[[Message], None]]:
-        """Return the function for each message kind that means something in this role."""
-        return {}
 
     def step(self, message: Message) -> None:
         """Take a message of the node's own term (or of none); kinds that mean nothing in this role are dropped."""

@@ -367,6 +367,14 @@ def test_a_ready_is_handed_out_once() -> None:
     assert not any([ready.entries, ready.messages, ready.after_sync, ready.committed, ready.events, ready.hard_state])
 
 
+def test_reports_that_come_twice_change_nothing() -> None:
+    """The driver may repeat itself, or speak of writes from before a restart."""
+    node = make_leader(voters=(1,))
+    node.stable(Term(1), Index(1))
+    node.applied_to(Index(1))
+    assert (node.applied, node.has_ready()) == (1, False)
+
+
 def test_entries_that_replace_others_are_written_again() -> None:
     """What was handed out already and has been replaced is handed out anew."""
     node = make_node([1])

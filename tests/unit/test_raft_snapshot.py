@@ -74,6 +74,23 @@ def test_7_a_second_snapshot_before_the_first_is_in_place() -> None:
     assert (node.applied, node.promotable) == (12, True)
 
 
+def test_7_writes_of_the_old_log_do_not_count_for_the_new_one() -> None:
+    """A write in flight may reach beyond the snapshot, with entries that are gone."""
+    node = make_node([1])
+    node.step(
+        message(MessageType.APPEND, term=Term(1), index=Index(1), log_term=Term(1), entries=tuple(entries([1] * 9, 2)))
+    )
+    old = node.take_ready()
+    node.step(snapshot(5, 3))
+    new = node.take_ready()
+    assert old.stable is not None
+    node.stable(*old.stable)
+    assert node.writes.stable == 0
+    assert new.stable is not None
+    node.stable(*new.stable)
+    assert node.writes.stable == 5
+
+
 @pytest.mark.parametrize("place", [(1, 1), (2, 1)])
 def test_7_a_snapshot_of_what_is_committed_is_only_acknowledged(place: tuple[int, int]) -> None:
     """It came late; the log holds as much and more."""
