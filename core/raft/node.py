@@ -291,7 +291,10 @@ class RaftNode:
         Acknowledgements of entries, votes, and requests for votes: a candidate that restarts without its latest entries
         must not meet votes it was given for them (raft thesis 3.8).
         """
-        self._after_sync.append(message)
+        waiting = self._after_sync
+        if waiting and _supersedes(message, waiting[-1]):
+            waiting.pop()
+        waiting.append(message)
 
     def answer_read(self, state: ReadState) -> None:
         """Hand out a read that may be served."""
@@ -418,3 +421,13 @@ class RaftNode:
         committed = self.log.entries_within(self._delivered + 1, last + 1, self.config.committed_bytes_per_ready_max)
         self._delivered = committed[-1].index
         return committed
+
+
+def _supersedes(message: Message, earlier: Message) -> bool:
+    """Whether *message* says all that *earlier* does: two acknowledgements in a row cost the leader one message."""
+    return (
+        message.type is MessageType.APPEND_RESPONSE
+        and message[:4] == earlier[:4]  # type, to, sender, term
+        and not (message.reject or earlier.reject)
+        and message.index >= earlier.index
+    )

@@ -340,6 +340,15 @@ def test_thesis_3_8_an_acknowledgement_waits_for_earlier_writes_too() -> None:
     assert len(node.take_ready().messages) == 1
 
 
+def test_acknowledgements_in_a_row_become_one() -> None:
+    """The later one says all that the earlier ones do; a refusal among them says something else and stays."""
+    node = make_node([1])
+    for sent in (append(1, 1, [1]), append(2, 1, [1, 1]), append(9, 1, [1]), append(4, 1, [1]), append(1, 1, [1])):
+        node.step(sent)
+    acknowledged = [(ack.index, ack.reject) for ack in node.take_ready().after_sync]
+    assert acknowledged == [(4, False), (9, True), (5, False), (2, False)]
+
+
 def test_thesis_3_8_only_durable_entries_are_handed_to_the_store() -> None:
     """A store that is ahead of its log could not start again."""
     node = make_node([1])
