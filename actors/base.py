@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import pykka
+from pykka._envelope import Envelope  # Pykka names neither its envelope nor its inbox protocol anywhere else
 
 if TYPE_CHECKING:
-    from pykka._actor import ActorInbox  # Pykka names its inbox protocol nowhere else
+    from pykka._actor import ActorInbox
 
 M = TypeVar("M")
 
@@ -43,12 +44,25 @@ class Probe:
     """Asked once after the start: answers when setup has run."""
 
 
+class NodeRef(pykka.ActorRef[Any]):
+    """The address of an actor: Pykka's, but what is told to an actor that has stopped is dropped.
+
+    Pykka's own raises in the sender.  Actors stop one after the other while answers are still on their way, and an
+    answer that comes too late must not look like a crash of whoever gives it.
+    """
+
+    def tell(self, message: Any) -> None:  # noqa: ANN401 - Pykka's signature
+        """Put *message* into the mailbox, from any thread."""
+        self.actor_inbox.put(Envelope(message))
+
+
 class NodeActor(pykka.ThreadingActor, Generic[M]):
     """Base of every actor.  Subclasses write setup, handle and teardown; all three run under one guard."""
 
     def __init__(self, home: Home, /) -> None:
         self._home = home
         super().__init__()
+        self._actor_ref = NodeRef(self)
 
     def setup(self) -> None:
         """Prepare, on the actor's own thread, before the first message."""

@@ -152,6 +152,7 @@ def deliver(actor: NodeActor[Any], envelope: Envelope[Any]) -> None:
         response = actor._handle_receive(envelope.message)  # noqa: SLF001
     except Exception:  # noqa: BLE001 - NodeActor has told the fatal hook; a caller that asked must not wait for ever
         if envelope.reply_to is None:
+            pykka.ActorRegistry.unregister(actor.actor_ref)
             actor.actor_stopped.set()  # the home's fatal hook was told; the process is ending
             return
         envelope.reply_to.set_exception()
