@@ -126,7 +126,9 @@ def mod_revision_of(kv: bytes) -> int:
 
 
 def key_of(kv: bytes) -> bytes:
-    """Return only the key."""
+    """Return only the key; an empty *kv*, with which etcd's tools mark a raised revision, has the empty one."""
+    if not kv:
+        return b""
     length, at = read_varint(kv, 1)
     return kv[at : at + length]
 
