@@ -17,6 +17,7 @@ from actors.messages.apply import (
     Defragment,
     Inspect,
     Observe,
+    ObserveAuth,
     ObserveChanges,
     ObserveLeases,
     ObserveOutcomes,
@@ -24,7 +25,7 @@ from actors.messages.apply import (
 from actors.messages.common import Tick
 from actors.messages.lease import Checkpointed, Granted, Promote, Revoked
 from actors.messages.raft import Applied, ConfChangeApplied, Propose
-from actors.messages.serve import Answered, Completed, Published
+from actors.messages.serve import Answered, AuthIs, Completed, Published, TokensUsed
 from actors.messages.wal import SaveSnapshot
 from actors.messages.watch import Changed
 from actors.messages.worker import Work
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address, AnyDelivery
     from actors.messages.lease import LeaseEvent
+    from actors.messages.serve import AuthEvent
     from actors.messages.raft import RaftMessage
     from actors.messages.wal import WalMessage
     from core.apply.applier import Applier, Effects
@@ -126,6 +128,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._observers: list[Address[Published]] = []
         self._watch: list[Address[Changed]] = []
         self._lease: list[Address[LeaseEvent]] = []
+        self._auth: list[Address[AuthEvent]] = []
+        self._rules = applier.auth.book.rules
         self._physical: list[RequestId] = []
         self._stepping = False
         self._next_measure_s = 0.0
@@ -158,6 +162,12 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             case ObserveLeases():
                 self._lease.append(message.observer)
                 self._introduce_leases(message.observer)
+            case ObserveAuth():
+                self._auth.append(message.observer)
+                message.observer.tell(AuthIs(self._rules, ()))
+            case TokensUsed():
+                for listener in self._auth:
+                    listener.tell(message)
             case Defragment():
                 self._worker.tell(Work(message.token, self._store.backend.compact, message.answer_to))
             case Answered():
@@ -178,6 +188,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         published = Published(view, self._term, self._commit, applier.allocated_bytes)
         for observer in self._observers:
             observer.tell(published)
+        self._tell_of_auth()
         if effects.outcomes:
             self._complete(effects.outcomes)
         if changes:
@@ -211,6 +222,18 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
                 by_owner.setdefault(owner, []).append(outcome)
         for owner, owned in by_owner.items():
             waiters[owner].tell(Completed(owned))
+
+    def _tell_of_auth(self) -> None:
+        # Before the answers: a token is good at once for whoever got it, and what was taken away is gone.
+        auth = self._applier.auth
+        rules, tokens = auth.book.rules, auth.take_token_events()
+        if rules is self._rules and not tokens:
+            return
+        if rules.enabled != self._rules.enabled:
+            self._logger.info("authentication is on" if rules.enabled else "authentication is off")
+        self._rules = rules
+        for observer in self._auth:
+            observer.tell(AuthIs(rules, tokens))
 
     def _introduce_leases(self, observer: Address[LeaseEvent]) -> None:
         stored = self._applier.stored_leases()

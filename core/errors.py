@@ -126,6 +126,90 @@ class TooManyRequests(EtcdError):
     text = "etcdserver: too many requests"
 
 
+class RootUserNotExist(EtcdError):
+    text = "etcdserver: root user does not exist"
+
+
+class RootRoleNotExist(EtcdError):
+    text = "etcdserver: root user does not have root role"
+
+
+class UserAlreadyExists(EtcdError):
+    text = "etcdserver: user name already exists"
+
+
+class UserEmpty(EtcdError):
+    text = "etcdserver: user name is empty"
+
+
+class UserNotFound(EtcdError):
+    text = "etcdserver: user name not found"
+
+
+class RoleAlreadyExists(EtcdError):
+    text = "etcdserver: role name already exists"
+
+
+class RoleNotFound(EtcdError):
+    text = "etcdserver: role name not found"
+
+
+class RoleEmpty(EtcdError):
+    text = "etcdserver: role name is empty"
+
+
+class AuthFailed(EtcdError):
+    text = "etcdserver: authentication failed, invalid user ID or password"
+
+
+class NoPasswordUser(EtcdError):
+    text = "auth: authentication failed, password was given for no password user"
+
+
+class PasswordTooLong(EtcdError):
+    text = "bcrypt: password length exceeds 72 bytes"
+
+
+class PasswordTooShort(EtcdError):
+    text = "etcdserver: password is too short"
+
+
+class PermissionNotGiven(EtcdError):
+    text = "etcdserver: permission not given"
+
+
+class PermissionDenied(EtcdError):
+    text = "etcdserver: permission denied"
+
+
+class RoleNotGranted(EtcdError):
+    text = "etcdserver: role is not granted to the user"
+
+
+class PermissionNotGranted(EtcdError):
+    text = "etcdserver: permission is not granted to the role"
+
+
+class AuthNotEnabled(EtcdError):
+    text = "etcdserver: authentication is not enabled"
+
+
+class InvalidAuthToken(EtcdError):
+    text = "etcdserver: invalid auth token"
+
+
+class InvalidAuthManagement(EtcdError):
+    text = "etcdserver: invalid auth management"
+
+
+class AuthOldRevision(EtcdError):
+    text = "etcdserver: revision of auth store is old"
+
+
+class VerifyOnly(EtcdError):
+    text = "auth: token signing attempted with verify-only key"
+
+
 class NoLeader(EtcdError):
     text = "etcdserver: no leader"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import Tick
-from actors.messages.serve import Answered
+from actors.messages.serve import Answered, TokensUsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.messages.lease import LeaseEvent
     from actors.messages.raft import RaftMessage
-    from actors.messages.serve import Completed, Published
+    from actors.messages.serve import AuthEvent, Completed, Published
     from actors.messages.watch import Changed
     from core.apply.applier import Applier
     from core.raft.messages import Entry
@@ -56,6 +56,12 @@ class ObserveLeases(NamedTuple):
     observer: Address[LeaseEvent]
 
 
+class ObserveAuth(NamedTuple):
+    """Tell *observer* at once who may do what, and again whenever that changes."""
+
+    observer: Address[AuthEvent]
+
+
 class Inspect(NamedTuple):
     """Run *question* on the state machine, on this actor's thread, and let it send its own answer.
 
@@ -73,5 +79,15 @@ class Defragment(NamedTuple):
 
 
 ApplyMessage = (
-    ApplyEntries | Observe | ObserveOutcomes | ObserveChanges | ObserveLeases | Inspect | Defragment | Answered | Tick
+    ApplyEntries
+    | Observe
+    | ObserveOutcomes
+    | ObserveChanges
+    | ObserveLeases
+    | ObserveAuth
+    | Inspect
+    | Defragment
+    | Answered
+    | TokensUsed
+    | Tick
 )

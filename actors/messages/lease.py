@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import Tick
 from actors.messages.raft import RoleIs
-from actors.messages.serve import Completed, Refused
+from actors.messages.serve import AuthEvent, Completed, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,4 +64,4 @@ class ListLeases(NamedTuple):
 
 
 LeaseEvent = Granted | Revoked | Checkpointed | Promote
-LeaseMessage = LeaseEvent | Renew | TimeToLive | ListLeases | RoleIs | Tick | Completed | Refused
+LeaseMessage = LeaseEvent | Renew | TimeToLive | ListLeases | AuthEvent | RoleIs | Tick | Completed | Refused

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.address import AnyDelivery
+    from core.auth.rules import Rules
+    from core.auth.tokens import TokenEvent
     from core.errors import EtcdError
     from core.mvcc.view import View
     from core.mvcc.watch_streams import StreamId
@@ -49,6 +51,22 @@ class Published(NamedTuple):
     commit: Index
     allocated_bytes: int
     """Size of the store's files, as of a while ago."""
+
+
+class AuthIs(NamedTuple):
+    """From ApplyActor: who may do what from now on, and what has happened to tokens since it last said so."""
+
+    rules: Rules
+    tokens: Sequence[TokenEvent]
+
+
+class TokensUsed(NamedTuple):
+    """From a ServeActor, by way of ApplyActor: these were used at one listener and so live on at all of them."""
+
+    tokens: frozenset[str]
+
+
+AuthEvent = AuthIs | TokensUsed
 
 
 class WatchFrames(NamedTuple):
@@ -99,6 +117,7 @@ ServeMessage = (
     | WritesRefused
     | Renewed
     | Answered
+    | AuthEvent
     | RoleIs
     | Tick
     | Open

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import Tick
+from actors.messages.serve import AuthEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,10 @@ class WatchRequested(NamedTuple):
     listener: Address[WatchFrames]
     stream: StreamId
     request: bytes
+    user: str | None = None
+    """Who asks; None while auth is off."""
+    refusal: str = ""
+    """Why a create request must be turned down."""
 
 
 class StreamClosed(NamedTuple):
@@ -54,4 +59,4 @@ class StreamDrained(NamedTuple):
     stream: StreamId
 
 
-WatchMessage = Changed | WatchRequested | StreamClosed | StreamBlocked | StreamDrained | Tick
+WatchMessage = AuthEvent | Changed | WatchRequested | StreamClosed | StreamBlocked | StreamDrained | Tick

@@ -4,8 +4,8 @@ The applier is a pure function of its state and an entry, so every member comes 
 configuration that may differ between members, and no other actor.  What must happen in the world because of an entry
 (answers, events, leases to watch over) is collected in Effects for ApplyActor to carry out.
 
-Order of the checks on a write: alarms, then the request itself.  Formats: InternalRaftRequest in raft_internal.proto;
-buckets as etcd keeps them.
+Order of the checks on a write: permissions, alarms, then the request itself.  Formats: InternalRaftRequest in
+raft_internal.proto; buckets as etcd keeps them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.alarms.book import Alarm, AlarmBook
+from core.apply.auth import AuthApplier
 from core.apply.conf_state import decode_conf_state, encode_conf_state
 from core.apply.cost import put_cost, txn_cost
 from core.apply.kv import KvExecutor
@@ -106,6 +107,8 @@ class Applier:
         self._decode_conf_change = decode_conf_change
         self._quota_bytes = quota_bytes
         self._kv = KvExecutor(store, self.leases, headers)
+        self.auth = AuthApplier(store, self._header, self.lease_keys)
+        self._auth_book = self.auth.book
         self._effects = Effects()
         self._handlers: dict[str, Handler] = {
             "put": self._put,
@@ -119,6 +122,7 @@ class Applier:
             "alarm": self._alarm,
             "cluster_version_set": self._set_cluster_version,
             "cluster_member_attr_set": self._set_attributes,
+            **self.auth.handlers,
         }
 
     def apply(self, entries: Sequence[Entry], term: Term) -> None:
@@ -192,18 +196,23 @@ class Applier:
         request = InternalRaftRequest.FromString(data)
         outcome: bytes | EtcdError
         try:
-            outcome = self._put(request) if data[0] == _PUT_FIELD else self._handler(request)(request)
+            if data[0] == _PUT_FIELD and not self._auth_book.enabled:
+                outcome = self._put(request)
+            else:
+                kind = self._kind(request)
+                if self._auth_book.enabled:
+                    self.auth.check(kind, request)
+                outcome = self._handlers[kind](request)
         except EtcdError as error:
             outcome = error
         request_id = RequestId(request.header.ID or request.ID)
         if outcome:
             self._effects.outcomes.append((request_id, outcome))
 
-    def _handler(self, request: InternalRaftRequest) -> Handler:
+    def _kind(self, request: InternalRaftRequest) -> str:
         for descriptor, _ in request.ListFields():
-            handler = self._handlers.get(descriptor.name)
-            if handler is not None:
-                return handler
+            if descriptor.name in self._handlers:
+                return descriptor.name
         raise UnknownEntry([descriptor.name for descriptor, _ in request.ListFields()])
 
     def _put(self, request: InternalRaftRequest) -> bytes:
