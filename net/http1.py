@@ -11,20 +11,19 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from net.http1_parser import Head, HttpFaultError, RequestParser
+from net.http1_response import Http1Response, encode_head
 from net.rpc import HttpRequest
-from net.transports import common_name, finish_sending, peer_name
+from net.transports import common_name, leave, peer_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from net.commons import Commons, TakeOver
     from net.deadlines import Bucket
 
 IDLE_TIMEOUT_S: Final = 120.0
 """How long a connection is kept between two requests, and how long the body of one may take."""
 
-LINGER_S: Final = 1.0
-"""After the last answer the socket is still read (and ignored) this long, so that the client gets to see it."""
+READ_AHEAD_BYTES_MAX: Final = 64 * 1024
+"""How much is read of further requests while one is being answered."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -42,6 +41,7 @@ class Http1Connection(asyncio.Protocol):
         self._holding = False
         self._closing = False
         self._paused = False
+        self._reading = True
         self._draining = False
         self._awaiting = "head"
         """What the running timeout is for: the "next" request, its "head", its "body", or nothing."""
@@ -55,6 +55,7 @@ class Http1Connection(asyncio.Protocol):
             return
         self._parser.feed(data)
         self._advance()
+        self._update_reading()
         self.flush()
         self._commons.delivered()
 
@@ -68,13 +69,13 @@ class Http1Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Start no further request: the client does not read its answers; asyncio's call."""
         self._paused = True
-        self._transport.pause_reading()
+        self._update_reading()
 
     def resume_writing(self) -> None:
         """Go on; asyncio's call."""
         self._paused = False
-        self._transport.resume_reading()
         self._advance()
+        self._update_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the request in flight; asyncio's call."""
@@ -86,9 +87,7 @@ class Http1Connection(asyncio.Protocol):
         """Close: the next request did not come, or did not come to its end, in time."""
         del now_s
         self._bucket = None
-        if self._closing:
-            self._transport.abort()
-        elif self._parser.begun:
+        if self._parser.begun:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
             self.flush()
         else:
@@ -106,10 +105,8 @@ class Http1Connection(asyncio.Protocol):
             return
         self.flush()
         self._end()
-        if self._transport.is_closing():
-            return
-        self._bucket = self._commons.deadlines.add(self, self._commons.now() + LINGER_S)
-        finish_sending(self._transport)
+        self._update_reading()
+        leave(self._transport, self._commons.deadlines, self._commons.now)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -141,9 +138,13 @@ class Http1Connection(asyncio.Protocol):
         self._response = None
         if keep_alive and not self._draining:
             self._await("next", IDLE_TIMEOUT_S)
-            self._commons.soon(self._advance)
+            self._commons.soon(self._go_on)
         else:
             self.close()
+
+    def _go_on(self) -> None:
+        self._advance()
+        self._update_reading()
 
     def _advance(self) -> None:
         """Take the next request as far as it is there."""
@@ -212,8 +213,19 @@ class Http1Connection(asyncio.Protocol):
         """Answer what is no request, or not one that is taken here; nothing after it can be trusted."""
         body = f"{status.value} {status.phrase}\n".encode()
         headers = (("content-type", "text/plain; charset=utf-8"), ("connection", "close"))
-        self.send(_head(status, [*headers, ("content-length", str(len(body)))]) + body)
+        self.send(encode_head(status, [*headers, ("content-length", str(len(body)))]) + body)
         self.close()
+
+    def _update_reading(self) -> None:
+        """Read, unless answers pile up or enough of the next requests is here."""
+        ahead = self._response is not None and self._parser.buffered_bytes > READ_AHEAD_BYTES_MAX
+        reading = self._closing or not (self._paused or ahead)
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
     def _await(self, what: str, timeout_s: float) -> None:
         """Start the timeout for *what*, unless it runs already: bytes that trickle in do not prolong it."""
@@ -234,71 +246,3 @@ class Http1Connection(asyncio.Protocol):
         if self._response is not None:
             self._response.done = True
             self._response = None
-
-
-class Http1Response:
-    """The answer to one request; see HttpResponder."""
-
-    def __init__(self, connection: Http1Connection, head: Head) -> None:
-        self.done = False
-        self._connection = connection
-        self._head = head
-        self._started = False
-        self._chunked = head.version != "1.0"
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Bytes that wait because the client does not read."""
-        return 0 if self.done else self._connection.unsent_bytes
-
-    def reply(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Answer at once; content-length is added."""
-        if self.done or self._started:
-            return
-        bare = status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
-        length = () if bare else (("content-length", str(len(body))),)
-        self._connection.send(_head(status, [*headers, *length, *self._connection_header()]))
-        if not bare and self._head.method != "HEAD":
-            self._connection.send(body)
-        self._finish()
-
-    def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """Begin a chunked answer; a client of HTTP/1.0 gets one that ends with the connection."""
-        if self.done or self._started:
-            return
-        self._started = True
-        if self._chunked:
-            framing: tuple[tuple[str, str], ...] = (("transfer-encoding", "chunked"), *self._connection_header())
-        else:
-            self._head.keep_alive = False
-            framing = self._connection_header()
-        self._connection.send(_head(status, [*headers, *framing]))
-
-    def write(self, chunk: bytes) -> None:
-        """Send one chunk.  An empty one would end the answer, so it is left out."""
-        if self.done or not self._started or not chunk or self._head.method == "HEAD":
-            return
-        self._connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
-
-    def end(self) -> None:
-        """Finish a chunked answer."""
-        if self.done or not self._started:
-            return
-        if self._chunked and self._head.method != "HEAD":
-            self._connection.send(b"0\r\n\r\n")
-        self._finish()
-
-    def _connection_header(self) -> tuple[tuple[str, str], ...]:
-        if not self._head.keep_alive:
-            return (("connection", "close"),)
-        return (("connection", "keep-alive"),) if self._head.version == "1.0" else ()
-
-    def _finish(self) -> None:
-        self.done = True
-        self._connection.answered(keep_alive=self._head.keep_alive)
-
-
-def _head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
-    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers), "", ""]
-    return "\r\n".join(lines).encode("utf-8", "surrogateescape")

@@ -64,6 +64,11 @@ class RequestParser:
         return self._head is not None or bool(self._buffer)
 
     @property
+    def buffered_bytes(self) -> int:
+        """What has been fed and belongs to no request yet."""
+        return len(self._buffer)
+
+    @property
     def in_body(self) -> bool:
         """Whether a request's head has been read, but not yet its body."""
         return self._head is not None

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
+
+    from net.deadlines import Deadlines
+
+LINGER_S: Final = 1.0
+"""After its last bytes have been sent, a client's input is ignored this long, so that it gets to see them."""
+
+STALL_S: Final = 10.0
+"""A client that takes nothing for so long, of what was to be its last bytes, does not get the rest."""
 
 
 def peer_name(transport: asyncio.BaseTransport) -> str:
@@ -27,18 +36,40 @@ def common_name(transport: asyncio.BaseTransport) -> str | None:
     return None
 
 
-def finish_sending(transport: asyncio.Transport) -> bool:
-    """Send what is buffered and then the end, but go on reading; False if the transport was closed instead.
+def leave(transport: asyncio.Transport, deadlines: Deadlines, now: Callable[[], float]) -> None:
+    """Send what is buffered, for as long as the client takes some of it, and then the end; then close.
 
     Closing a socket at once while input is unread would reset the connection, and the last words might be lost.
     """
+    if transport.is_closing():
+        return
     if not transport.can_write_eof():
         transport.close()
-        return False
-    try:
-        transport.write_eof()
-    except OSError:
-        # The other end has reset the connection, and asyncio has not noticed yet.
-        transport.abort()
-        return False
-    return True
+    else:
+        try:
+            transport.write_eof()
+        except OSError:
+            # The other end has reset the connection, and asyncio has not noticed yet.
+            transport.abort()
+            return
+    _Leaving(transport, deadlines, now)
+
+
+class _Leaving:
+    """Cuts a connection whose client neither takes the rest nor closes."""
+
+    def __init__(self, transport: asyncio.Transport, deadlines: Deadlines, now: Callable[[], float]) -> None:
+        self._transport = transport
+        self._deadlines = deadlines
+        self._left_bytes = transport.get_write_buffer_size()
+        self._wait(now())
+
+    def expired(self, now_s: float) -> None:
+        left_bytes, self._left_bytes = self._left_bytes, self._transport.get_write_buffer_size()
+        if self._left_bytes < left_bytes:
+            self._wait(now_s)
+        else:
+            self._transport.abort()
+
+    def _wait(self, now_s: float) -> None:
+        self._deadlines.add(self, now_s + (STALL_S if self._left_bytes else LINGER_S))

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 from net.http2 import frames
 from net.http2.dispatch import Dispatch
-from net.http2.frames import FRAME_HEADER, ConnectionFaultError, ErrorCode, StreamFaultError
+from net.http2.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEADER,
+    HEADERS,
+    STREAM_ID_MAX,
+    ConnectionFaultError,
+    ErrorCode,
+    StreamFaultError,
+)
 from net.http2.grpc import UnaryCall
 from net.http2.life import CANCELED
 from net.http2.messages import MESSAGE_PREFIX
@@ -86,7 +96,7 @@ class Http2Connection(Dispatch, asyncio.Protocol):
             if stop > end:
                 break
             kind = head & 0xFF
-            if kind == frames.HEADERS and flags == frames.END_HEADERS and not within_block:
+            if kind == HEADERS and flags == END_HEADERS and not within_block:
                 block = data[start:stop]
                 request = known.get(block)
                 deadline_s: float | None = None
@@ -98,7 +108,7 @@ class Http2Connection(Dispatch, asyncio.Protocol):
                 if (
                     request is not None
                     and request.quick
-                    and self.last_stream_id < stream_id <= frames.STREAM_ID_MAX
+                    and self.last_stream_id < stream_id <= STREAM_ID_MAX
                     and stream_id & 1
                     and len(streams) < self.streams_max
                 ):
@@ -110,7 +120,7 @@ class Http2Connection(Dispatch, asyncio.Protocol):
                         self._timed.append(call)
                     position = stop
                     continue
-            elif kind == frames.DATA and flags == frames.END_STREAM and not within_block and stop - start >= 5:
+            elif kind == DATA and flags == END_STREAM and not within_block and stop - start >= 5:
                 stream = streams.get(stream_id)
                 if type(stream) is UnaryCall and stream.fresh:
                     compressed, size = unpack_prefix(data, start)

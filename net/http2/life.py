@@ -12,7 +12,7 @@ from net.http2 import frames
 from net.http2.frames import ErrorCode
 from net.http2.sending import QUEUED_BYTES_MAX, SendingSide
 from net.rpc import Code, Status
-from net.transports import finish_sending
+from net.transports import leave
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from net.commons import Commons
     from net.deadlines import Bucket
     from net.http2.stream import Http2Stream
-
-LINGER_S: Final = 1.0
-"""After the last GOAWAY the socket is still read (and ignored) this long, so that the client gets to see it."""
 
 RESET_IDS_MAX: Final = 1000
 """How many streams that we have reset are remembered, whose late frames are ignored."""
@@ -49,10 +46,10 @@ class Life(SendingSide):
         """When a header block began that has not ended."""
         self.goaway_id: int | None = None
         """The last stream that is served, once that is final."""
-        self.reset_ids: dict[int, None] = {}
+        self.reset_ids: dict[int, bool] = {}
+        """Streams that are done on our side and perhaps not on the client's; whether it is still to be told so."""
         self._pinged_at_s: float | None = None
         self._draining = False
-        self._lingering = False
         self._bucket: Bucket | None = None
         commons.joined(self)
         self.check_at(self.last_read_s + commons.limits.header_timeout_s)
@@ -83,13 +80,13 @@ class Life(SendingSide):
         """Let go of a stream that is done on our side; late frames of the client are then ignored."""
         self.streams.pop(stream.stream_id, None)
         if stream.remote_open:
-            self.remember_reset(stream.stream_id)
+            self.remember_reset(stream.stream_id, told=stream.tells_the_end)
         if not self.streams and self.goaway_id is not None:
             self.close()
 
-    def remember_reset(self, stream_id: int) -> None:
-        """Ignore what is still on its way for *stream_id*."""
-        self.reset_ids[stream_id] = None
+    def remember_reset(self, stream_id: int, *, told: bool = True) -> None:
+        """Ignore what is still on its way for *stream_id*; not *told*, the client gets an RST_STREAM if it goes on."""
+        self.reset_ids[stream_id] = not told
         if len(self.reset_ids) > RESET_IDS_MAX:
             del self.reset_ids[next(iter(self.reset_ids))]
 
@@ -141,12 +138,9 @@ class Life(SendingSide):
             return
         self.flush()
         self.end_all(CANCELED)
-        if self.transport.is_closing():
-            return
-        self.transport.resume_reading()
-        self._lingering = True
-        self.check_at(self.commons.now() + LINGER_S)
-        finish_sending(self.transport)
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            leave(self.transport, self.commons.deadlines, self.commons.now)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -173,7 +167,7 @@ class Life(SendingSide):
         """Look at the timeouts."""
         limits = self.commons.limits
         self._bucket = None
-        if self._lingering or self.greeted_at_s is None:
+        if self.greeted_at_s is None:
             self.transport.abort()
         elif self.block_since_s is not None and now_s - self.block_since_s >= limits.header_timeout_s:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "header block not ended in time")

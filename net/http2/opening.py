@@ -77,6 +77,5 @@ def _answer_early(connection: Dispatch, stream_id: int, tail: bytes, ended: bool
     connection.out.append(tail)
     connection.strikes_pardoned = True
     if not ended:
-        connection.out.append(frames.reset_frame(stream_id, ErrorCode.NO_ERROR))
-        connection.remember_reset(stream_id)
+        connection.remember_reset(stream_id, told=False)
     connection.hold()

@@ -37,6 +37,7 @@ class FakeTransport(asyncio.Transport):
         self._reading = True
         self.sent_eof = False
         self.aborted = False
+        self.buffered_bytes = 0
         self._closing = False
 
     def write(self, data: Any) -> None:
@@ -46,6 +47,9 @@ class FakeTransport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered_bytes
 
     def is_closing(self) -> bool:
         return self._closing

@@ -115,19 +115,21 @@ REFUSALS: dict[str, tuple[list[tuple[str, str]], int, Code, str]] = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_refusals(name: str) -> None:
-    """What names no call is refused at its headers, in grpc-go's words; the rest of the request is ignored."""
+    """What names no call is refused at its headers, in grpc-go's words; who goes on sending is told to stop, once."""
     changes, http_status, code, text = REFUSALS[name]
     client = Client()
     # Twice: the second block may be found by its bytes, and must not be taken for a valid one.
     for stream_id in (1, 3):
         client.feed(client.headers(stream_id, *changes), data(stream_id, b"x"))
-        received = client.received()
-        fields = client.outcome(stream_id, received)[1]
+        fields = client.outcome(stream_id)[1]
         assert (fields[":status"], fields["grpc-status"]) == (str(http_status), str(int(code)))
         assert fields["grpc-message"] == text
-        assert received[-1][:1] == (frames.RST_STREAM,)
-    client.feed(client.headers(5), data(5, b"x"))
-    assert status_of(client, 5) == (Code.OK, "")
+    client.feed(client.headers(7, *changes), data(7, b"x", end=False))
+    assert client.reset_code(7) == ErrorCode.NO_ERROR
+    client.feed(data(7, b"x", end=False))
+    assert client.received() == []
+    client.feed(client.headers(9), data(9, b"x"))
+    assert status_of(client, 9) == (Code.OK, "")
 
 
 @pytest.mark.parametrize("content_type", ["application/grpc+proto", "application/grpc;charset=utf-8"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from net.http1 import IDLE_TIMEOUT_S, LINGER_S, Http1Connection
+from net.http1 import IDLE_TIMEOUT_S, READ_AHEAD_BYTES_MAX, Http1Connection
 from net.http1_parser import HttpFaultError, RequestParser
 from net.http2 import frames
 from net.rpc import HttpRequest, HttpResponder, Limits
 from net.sniff import SniffingConnection
+from net.transports import LINGER_S, STALL_S
 from tests.unit.net_harness import FakeTransport, World
 
 LIMITS = Limits(header_list_bytes_max=1000, http_body_bytes_max=100)
@@ -270,6 +271,30 @@ def test_slow_reader_is_not_read() -> None:
     browser.connection.resume_writing()
     browser.world.loop.turn()
     assert browser.received() == ok(b"ok")
+
+
+def test_pipelining_is_bounded() -> None:
+    """While a request is answered, only so much of the next ones is read."""
+    browser = Browser()
+    browser.ask(b"GET /hold HTTP/1.1\r\nHost: h\r\n\r\n" + GET * (READ_AHEAD_BYTES_MAX // len(GET) + 1))
+    assert not browser.transport.is_reading()
+    browser.held[0].reply(200, [], b"")
+    browser.world.loop.turn()
+    assert len(browser.requests) == READ_AHEAD_BYTES_MAX // len(GET) + 2
+    assert browser.transport.is_reading()
+
+
+def test_slow_reader_gets_the_last_answer() -> None:
+    """A connection that is to close waits as long as the client takes some of what is left, and no longer."""
+    browser = Browser()
+    browser.transport.buffered_bytes = 3
+    browser.ask(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    for left_bytes in (2, 1):
+        browser.transport.buffered_bytes = left_bytes
+        browser.world.loop.advance(STALL_S + 0.1)
+    aborted = [browser.transport.aborted]
+    browser.world.loop.advance(STALL_S + 0.1)
+    assert [*aborted, browser.transport.aborted] == [False, True]
 
 
 def test_drain_and_loss() -> None:

@@ -7,10 +7,11 @@ import pytest
 from net.http2 import frames, guard
 from net.http2.dispatch import BUFFERED_BYTES_MAX, CONNECTION_WINDOW_BYTES
 from net.http2.frames import END_HEADERS, END_STREAM, ErrorCode, frame
-from net.http2.life import LINGER_S, RESET_IDS_MAX
+from net.http2.life import RESET_IDS_MAX
 from net.http2.sending import QUEUED_BYTES_MAX
 from net.http2.stream import STREAM_WINDOW_BYTES
 from net.rpc import Limits, Status
+from net.transports import LINGER_S
 from tests.unit.net_harness import Client, Frame, World, data
 
 PREFACE = frames.PREFACE

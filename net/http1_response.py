@@ -1,0 +1,84 @@
+"""The answer to one HTTP/1.1 request: whole, or in chunks, or as long as the connection for a client of HTTP/1.0.
+
+Encodes, and hands the bytes to its connection.  Spec: RFC 9112, sections 6 and 7.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from net.http1 import Http1Connection
+    from net.http1_parser import Head
+
+
+class Http1Response:
+    """The answer to one request; see HttpResponder."""
+
+    def __init__(self, connection: Http1Connection, head: Head) -> None:
+        self.done = False
+        self._connection = connection
+        self._head = head
+        self._started = False
+        self._chunked = head.version != "1.0"
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait because the client does not read."""
+        return 0 if self.done else self._connection.unsent_bytes
+
+    def reply(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Answer at once; content-length is added."""
+        if self.done or self._started:
+            return
+        bare = status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+        length = () if bare else (("content-length", str(len(body))),)
+        self._connection.send(encode_head(status, [*headers, *length, *self._connection_header()]))
+        if not bare and self._head.method != "HEAD":
+            self._connection.send(body)
+        self._finish()
+
+    def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """Begin a chunked answer; a client of HTTP/1.0 gets one that ends with the connection."""
+        if self.done or self._started:
+            return
+        self._started = True
+        if self._chunked:
+            framing: tuple[tuple[str, str], ...] = (("transfer-encoding", "chunked"), *self._connection_header())
+        else:
+            self._head.keep_alive = False
+            framing = self._connection_header()
+        self._connection.send(encode_head(status, [*headers, *framing]))
+
+    def write(self, chunk: bytes) -> None:
+        """Send one chunk.  An empty one would end the answer, so it is left out."""
+        if self.done or not self._started or not chunk or self._head.method == "HEAD":
+            return
+        self._connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
+
+    def end(self) -> None:
+        """Finish a chunked answer."""
+        if self.done or not self._started:
+            return
+        if self._chunked and self._head.method != "HEAD":
+            self._connection.send(b"0\r\n\r\n")
+        self._finish()
+
+    def _connection_header(self) -> tuple[tuple[str, str], ...]:
+        if not self._head.keep_alive:
+            return (("connection", "close"),)
+        return (("connection", "keep-alive"),) if self._head.version == "1.0" else ()
+
+    def _finish(self) -> None:
+        self.done = True
+        self._connection.answered(keep_alive=self._head.keep_alive)
+
+
+def encode_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+    """Encode a status line and headers; any status is allowed."""
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers), "", ""]
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape")
