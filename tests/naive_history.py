@@ -187,12 +187,19 @@ class NaiveHistory:
 
     # -- HashKV ------------------------------------------------------------------------------------------------------
 
-    def hashed_bytes(self, revision: int, *, stored: list[Change]) -> bytes:
+    def hashed_bytes(
+        self,
+        revision: int,
+        *,
+        stored: list[Change],
+        kept_too: frozenset[tuple[int, int]] | set[tuple[int, int]] = frozenset(),
+    ) -> bytes:
         """Return what HashKV at *revision* runs over, where *stored* is what a compaction has left so far.
 
         By etcd's five steps, from generations of each key.
         """
         kept = {place for key in {change.key for change in stored} for place in self._kept(key, revision, stored)}
+        kept |= kept_too
         hashed = b"key"
         for change in stored:
             place = (change.main, change.sub)

@@ -67,7 +67,7 @@ class CompactionHashes:
 
 def hash_kv(view: View, revision: int, crc32c: Crc32c) -> HashKv:
     """Return the hash of the keys at *revision* (0 or less: the view's).  Raises Compacted or FutureRevision."""
-    return _finish(hash_kv_steps(view, revision, crc32c))
+    return finish_hash(hash_kv_steps(view, revision, crc32c))
 
 
 def hash_kv_steps(view: View, revision: int, crc32c: Crc32c) -> Generator[None, None, HashKv]:
@@ -104,7 +104,8 @@ def _without(items: Iterator[tuple[bytes, bytes]], skipped: frozenset[bytes]) ->
     return (item for item in items if item[0] not in skipped)
 
 
-def _finish(steps: Generator[None, None, HashKv]) -> HashKv:
+def finish_hash(steps: Generator[None, None, HashKv]) -> HashKv:
+    """Run *steps* to their end and return the hash."""
     while True:
         try:
             next(steps)
@@ -130,7 +131,10 @@ def _hash(view: View, made: HashKv, crc32c: Crc32c, also_kept: Iterable[bytes]) 
         if main <= made.compact_revision:
             if tombstone and main == made.compact_revision:
                 continue
-            if tombstone or not _is_kept(view, key_of(kv), main, sub, kept_at):
+            key = key_of(kv)
+            if tombstone or view.last_change(key, kept_at) != (main, sub, False):
+                continue
+            if keeps_any and _follows_tombstone(view, key, main, sub, made.revision):
                 continue
         parts.append(at[len(RECORDS) :])
         parts.append(kv)
@@ -147,13 +151,6 @@ def _keeps_any(view: View, revision: int, also_kept: Iterable[bytes]) -> bool:
         if not _follows_tombstone(view, unescape(at[1:-12]), main, sub, revision):
             return True
     return any(True for _ in also_kept)
-
-
-def _is_kept(view: View, key: bytes, main: int, sub: int, revision: int) -> bool:
-    """Tell whether a compaction at *revision* keeps the put of *key* at (main, sub)."""
-    return view.last_change(key, revision) == (main, sub, False) and not _follows_tombstone(
-        view, key, main, sub, revision
-    )
 
 
 def _follows_tombstone(view: View, key: bytes, main: int, sub: int, revision: int) -> bool:
