@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from actors.address import Address, AnyDelivery
     from actors.messages.lease import LeaseEvent
-    from actors.messages.serve import AuthEvent
     from actors.messages.raft import RaftMessage
+    from actors.messages.serve import AuthEvent
     from actors.messages.wal import WalMessage
     from core.apply.applier import Applier, Effects
     from core.clock import Clock

@@ -10,7 +10,7 @@ Layout of the 64 bits, high to low (etcd's ids have the same first two fields; o
 
 from __future__ import annotations
 
-from core.mvcc.varint import varint
+from core.mvcc.varint import field, varint
 from core.types import MemberId, RequestId
 
 OWNER_BITS = 4
@@ -21,6 +21,9 @@ _SUFFIX_MASK = (1 << 48) - 1
 
 _REQUEST_HEADER_TAG = b"\xa2\x06"
 """Field 100 of InternalRaftRequest."""
+_USER_TAG = b"\x12"
+_AUTH_REVISION_TAG = b"\x18"
+"""Fields 2 and 3 of RequestHeader."""
 
 
 class RequestIds:
@@ -40,7 +43,6 @@ class RequestIds:
         self._next += 1
         return RequestId(self._prefix | (self._next << OWNER_BITS & _SUFFIX_MASK) | self.owner)
 
-
     def make_with_header(self) -> tuple[RequestId, bytes]:
         """Return the next id, and with it InternalRaftRequest's ``header`` field that carries it.
 
@@ -54,6 +56,13 @@ class RequestIds:
         low = bytes((request_id & 0x7F | 0x80, request_id >> 7 & 0x7F | 0x80))
         length = 3 + len(self._high_bytes)
         return request_id, b"%b%c\x08%b%b" % (_REQUEST_HEADER_TAG, length, low, self._high_bytes)
+
+    def make_with_identity(self, user: str, auth_revision: int) -> tuple[RequestId, bytes]:
+        """Return the next id, and with it the ``header`` field that also says who asks; an empty user is left out."""
+        request_id = self.make()
+        name = field(_USER_TAG, user.encode()) if user else b""
+        revision = _AUTH_REVISION_TAG + varint(auth_revision) if auth_revision else b""
+        return request_id, field(_REQUEST_HEADER_TAG, b"\x08%b%b%b" % (varint(request_id), name, revision))
 
 
 def owner_of(request_id: RequestId, member: MemberId) -> int | None:
