@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from core.mvcc.view import View
     from core.request_id import RequestIds
     from net.rpc import Call, HttpHandler, Routes, Stream
-    from services.node import ApiLimits, Asker, Count
+    from services.node import ApiLimits, Asker, Count, Export
 
     Read = tuple[Asker, Callable[[View], None]]
 
@@ -78,6 +78,9 @@ WAITING_CALLS_MAX = 50_000
 
 WATCH_UNSENT_BYTES_MAX = 1 << 20
 """A watch stream with more than this unsent leaves the live set and catches up from the store."""
+
+EXPORTS_MAX = 4
+"""Snapshots that clients of this listener may be fetching at once: each takes the store's size on the disk."""
 
 READ_RETRY_S = 0.5
 """A read-index round without an answer is asked again after this (etcd's interval)."""
@@ -119,6 +122,8 @@ class ServeActor(NodeActor[ServeMessage]):
         watch: Address[WatchMessage],
         lease: Address[LeaseMessage],
         worker: Address[Work],
+        exporter: Address[Work],
+        make_export: Callable[[View], Export],
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
         super().__init__(home)
@@ -139,6 +144,9 @@ class ServeActor(NodeActor[ServeMessage]):
         self._watch = watch
         self._lease = lease
         self._worker = worker
+        self._exporter = exporter
+        self._make_export = make_export
+        self._exports: dict[Export, float] = {}
         self._logger = logger
         self._counter = counter
         self._quota_bytes = quota_bytes
@@ -384,6 +392,30 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         token = self._token(then)
         self._apply.tell(Defragment(token, self.actor_ref))
+
+    def open_export(self) -> Export | EtcdError:
+        """See Node."""
+        if len(self._exports) >= EXPORTS_MAX:
+            return TooManyRequests()
+        export = self._make_export(self.view)
+        self._exports[export] = self._loop.time()
+        self._logger.info("sending database snapshot to client", revision=self.view.revision)
+        return export
+
+    def work_on_export(self, job: Callable[[], object], then: Callable[[object], None]) -> None:
+        """See Node."""
+        self._exporter.tell(Work(self._token(then), job, self.actor_ref))
+
+    def close_export(self, export: Export, error: str) -> None:
+        """See Node."""
+        took_s = round(self._loop.time() - self._exports.pop(export), 3)
+        self.work_on_export(export.close, lambda _: None)
+        if error:
+            self._logger.warning("failed to send database snapshot to client", error=error, took_s=took_s)
+        else:
+            self._logger.info(
+                "successfully sent database snapshot to client", size_bytes=export.size_bytes, took_s=took_s
+            )
 
     def _inspect(self, then: Callable[..., None], question: Callable[[Applier], object]) -> None:
         token, answer_to = self._token(then), self.actor_ref

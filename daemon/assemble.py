@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     from actors.peer_transport import PeerTransportMessage
     from config.schema import Config
     from core.clock import Clock
+    from core.mvcc.view import View
     from daemon.bootstrap import Booted
     from daemon.engines import ClientListener
     from daemon.host import ThreadHost
     from daemon.ticker import Ticker
+    from services.node import Export
 
 REVOKES_IN_FLIGHT_MAX = 500
 
@@ -73,6 +75,7 @@ def assemble(
     client_listeners: Sequence[ClientListener],
     peer_sockets: Sequence[socket.socket],
     free_bytes: Callable[[], int],
+    make_export: Callable[[View], Export],
     logger: structlog.stdlib.BoundLogger,
 ) -> Assembled:
     """Spawn the node's actors."""
@@ -100,6 +103,7 @@ def assemble(
         logger=bind("wal"),
     )
     worker = host.spawn(own, WorkerActor)
+    exporter = host.spawn(own, WorkerActor)
     apply = host.spawn(
         shared,
         ApplyActor,
@@ -179,6 +183,8 @@ def assemble(
             watch=watch,
             lease=lease,
             worker=worker,
+            exporter=exporter,
+            make_export=make_export,
             logger=bind("serve"),
         )
         for owner, listening in enumerate(client_listeners, 2)

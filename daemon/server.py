@@ -30,6 +30,7 @@ from daemon.logs import make_logger, route_standard_library, write_notes
 from daemon.machine import resolve
 from daemon.notify import notify_systemd
 from daemon.ticker import Ticker
+from storage.bbolt.export import Export
 from storage.schema import StorageError
 from wal.errors import WalError
 from wal.filesystem import PosixFileSystem
@@ -117,7 +118,16 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
     clock = SystemClock()
     ticker = Ticker(clock, config.member.heartbeat_interval_ms / 1000.0)
     node = assemble(
-        config, booted, host, ticker, clock, client_listeners, peer_sockets, partial(free_bytes, directory), logger
+        config,
+        booted,
+        host,
+        ticker,
+        clock,
+        client_listeners,
+        peer_sockets,
+        partial(free_bytes, directory),
+        lambda view: Export(view, directory.snap),
+        logger,
     )
     ticker.start()
     try:

@@ -40,6 +40,24 @@ class LeaseTimes:
     granted_s: int
 
 
+class Export(Protocol):
+    """The store as a file for a client.  Made on the loop; build, read and close belong to work_on_export()."""
+
+    size_bytes: int
+    """Known when it is built."""
+    storage_version: str
+    """What the file's format is called; empty where nothing says so."""
+
+    def build(self) -> bool:
+        """Write some more of it; True when it is whole.  Raises OSError."""
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return up to so many of the next bytes.  Raises OSError."""
+
+    def close(self) -> None:
+        """Let go of it; harmless when repeated."""
+
+
 class Asker(Protocol):
     """Who waits for a read: a call, or a page."""
 
@@ -138,6 +156,15 @@ class Node(Protocol):
 
     def defragment(self, then: Callable[[], None]) -> None:
         """Give space back to the file system, beside the traffic."""
+
+    def open_export(self) -> Export | EtcdError:
+        """Begin to export the view as a file; an error where too many exports are under way."""
+
+    def work_on_export(self, job: Callable[[], object], then: Callable[[object], None]) -> None:
+        """Run *job*, which takes milliseconds, on the thread for exports; *then* gets what it returns."""
+
+    def close_export(self, export: Export, error: str) -> None:
+        """Let go of *export* once its job has ended; *error* is empty if all of it was sent."""
 
     def sizes(self, then: Callable[[tuple[int, int]], None]) -> None:
         """Look up the bytes allocated by the store's files, and the bytes in use."""

@@ -11,6 +11,7 @@ from services.health import HealthWatch
 from services.kv import KvService
 from services.lease import KeepAliveStream, LeaseService
 from services.maintenance import MaintenanceService
+from services.snapshot import SnapshotStream
 from services.watch import WatchStream
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def client_routes(node: Node) -> Routes:
         streams={
             "/etcdserverpb.Watch/Watch": lambda stream: WatchStream(node, stream),
             "/etcdserverpb.Lease/LeaseKeepAlive": lambda stream: KeepAliveStream(node, stream),
+            "/etcdserverpb.Maintenance/Snapshot": lambda stream: SnapshotStream(node, stream),
             "/grpc.health.v1.Health/Watch": HealthWatch,
         },
     )

@@ -6,12 +6,13 @@ milliseconds at a time.  Buckets: those of etcd 3.5, all of them, empty ones too
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO
 
 from core.mvcc.keyspace import Bucket
-from storage.bbolt.writer import BoltWriter
+from storage.bbolt.writer import BoltWriter, Unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -68,7 +69,7 @@ class Export:
         """As etcd 3.6 and later note it, empty before."""
 
     def build(self) -> bool:
-        """Write some more; True when the file is whole.  Raises OSError, Unwritable."""
+        """Write some more; True when the file is whole.  Raises OSError."""
         if self._steps is None:
             assert self._view is not None, "built already"
             self._file = tempfile.TemporaryFile(dir=self._directory, prefix="tmp-export-")  # noqa: SIM115
@@ -76,6 +77,8 @@ class Export:
         try:
             for _ in range(_TURNS_PER_STEP):
                 next(self._steps)
+        except Unwritable as error:
+            raise OSError(errno.EFBIG, str(error)) from error
         except StopIteration as stop:
             assert self._file is not None
             self._file.seek(0)
