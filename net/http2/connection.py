@@ -116,6 +116,8 @@ class Http2Connection(Dispatch, asyncio.Protocol):
                         self.ids_skipped = True
                     self.last_stream_id = stream_id
                     call = streams[stream_id] = UnaryCall(self, stream_id, request, deadline_s)
+                    if request.content_length is not None:
+                        call.body_bytes_left = request.content_length
                     if deadline_s is not None:
                         self._timed.append(call)
                     position = stop
@@ -124,7 +126,12 @@ class Http2Connection(Dispatch, asyncio.Protocol):
                 stream = streams.get(stream_id)
                 if type(stream) is UnaryCall and stream.fresh:
                     compressed, size = unpack_prefix(data, start)
-                    if not compressed and size == stop - start - 5 and size <= message_bytes_max:
+                    if (
+                        not compressed
+                        and size == stop - start - 5
+                        and size <= message_bytes_max
+                        and (stream.body_bytes_left is None or stream.body_bytes_left == size + 5)
+                    ):
                         self.receive_window -= size + 5
                         position = stop
                         stream.receive_whole(data[start + 5 : stop])

@@ -42,8 +42,6 @@ def open_stream(
         deadline_s = None if timeout_s is None else connection.last_read_s + timeout_s
         call = UnaryCall if request.unary is not None else StreamCall
         stream = call(connection, stream_id, request, deadline_s)
-        if isinstance(stream, UnaryCall):
-            stream.fresh = request.quick
         if deadline_s is not None:
             stream.bucket = connection.commons.deadlines.add(stream, deadline_s)
     connection.streams[stream_id] = stream

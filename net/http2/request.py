@@ -87,8 +87,7 @@ class Request:
             self.stream = routes.streams.get(self.path)
             if self.unary is None and self.stream is None:
                 self.refusal = (200, unknown_method(self.path, routes))
-            usual = self.content_length is None and self.encoding in {"identity", "gzip"}
-            self.quick = self.unary is not None and usual
+            self.quick = self.unary is not None and self.encoding in {"identity", "gzip"}
 
     def metadata(self) -> Mapping[str, Sequence[str]]:
         """Return the fields as gRPC metadata; bytes that are not UTF-8 come as lone surrogates."""
