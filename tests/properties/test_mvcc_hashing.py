@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import google_crc32c
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core.mvcc.backend import MemoryBackend
@@ -27,6 +27,13 @@ class Step:
 
 
 STEPS = st.lists(st.builds(Step, KEYS, st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=8)
+
+
+CAME_BACK_AT_ONCE = [
+    Step(b"b", deletes_all=False, deletes=False, puts=True),
+    Step(b"a", deletes_all=False, deletes=False, puts=True),
+    Step(b"a", deletes_all=False, deletes=True, puts=True),
+]
 
 
 def _run(steps: list[Step]) -> tuple[Store, NaiveHistory]:
@@ -54,6 +61,7 @@ def _expected(model: NaiveHistory, revision: int) -> int:
 
 @settings(max_examples=200, deadline=None)
 @given(steps=STEPS, compact_back=st.integers(0, 8), back=st.integers(0, 8), removed=st.integers(0, 3))
+@example(steps=CAME_BACK_AT_ONCE, compact_back=0, back=0, removed=0)
 def test_hash_kv_follows_the_rule(steps: list[Step], compact_back: int, back: int, removed: int) -> None:
     """Two members with one state and any progress of removal must agree, and so must etcd."""
     store, model = _run(steps)
