@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from core.errors import EtcdError
+from core.mvcc.varint import field, varint
+from proto.raft_internal_pb2 import InternalRaftRequest
 from services.errors import status_of, undecodable
 
 if TYPE_CHECKING:
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from net.rpc import Call
 
 M = TypeVar("M", bound=Message)
+
+_ENTRY = InternalRaftRequest.DESCRIPTOR
+_ENTRY_FIELDS = {varint(each.number << 3 | 2): each.name for each in _ENTRY.fields}
+"""Names of InternalRaftRequest's fields by the tag of one that is a message."""
 
 
 def decode(call: Call, kind: type[M], payload: bytes, check: Callable[[M], None] | None = None) -> M | None:
@@ -25,6 +31,28 @@ def decode(call: Call, kind: type[M], payload: bytes, check: Callable[[M], None]
             check(request)
     except DecodeError as error:
         call.fail(undecodable(error))
+        return None
+    except EtcdError as error:
+        call.fail(status_of(error))
+        return None
+    return request
+
+
+def decode_entry(
+    call: Call, kind: type[M], tag: bytes, payload: bytes, check: Callable[[M], None] | None = None
+) -> M | None:
+    """Do as decode, for a request that is to be proposed as the field *tag* of InternalRaftRequest.
+
+    It is read as it will stand in the log.  Protobuf bounds how deep messages lie in each other, and an entry whose
+    request lies one too deep could be committed, and then be read by nobody.
+    """
+    try:
+        entry = InternalRaftRequest.FromString(field(tag, payload))
+        request: M = getattr(entry, _ENTRY_FIELDS[tag])
+        if check is not None:
+            check(request)
+    except DecodeError as error:
+        call.fail(undecodable(DecodeError(str(error).replace(_ENTRY.full_name, kind.DESCRIPTOR.full_name))))
         return None
     except EtcdError as error:
         call.fail(status_of(error))

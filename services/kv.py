@@ -14,7 +14,7 @@ from core.apply.evaluate import read_only_txn_response
 from core.apply.range import range_response
 from core.apply.txn import check_delete, check_put, check_range, check_txn, is_read_only, is_serializable
 from proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
-from services.decode import decode, reply_with
+from services.decode import decode, decode_entry, reply_with
 
 if TYPE_CHECKING:
     from core.mvcc.view import View
@@ -40,18 +40,18 @@ class KvService:
 
     def put(self, call: Call, payload: bytes) -> None:
         """Put one key."""
-        request = decode(call, PutRequest, payload, check_put)
+        request = decode_entry(call, PutRequest, PUT_TAG, payload, check_put)
         if request is not None and self._node.may_grow(call, put_cost(request)):
             self._node.propose(call, PUT_TAG, payload)
 
     def delete_range(self, call: Call, payload: bytes) -> None:
         """Delete a key or a range."""
-        if decode(call, DeleteRangeRequest, payload, check_delete) is not None:
+        if decode_entry(call, DeleteRangeRequest, DELETE_RANGE_TAG, payload, check_delete) is not None:
             self._node.propose(call, DELETE_RANGE_TAG, payload)
 
     def compact(self, call: Call, payload: bytes) -> None:
         """Drop history; with ``physical`` the answer waits until it is gone."""
-        if decode(call, CompactionRequest, payload) is not None:
+        if decode_entry(call, CompactionRequest, COMPACTION_TAG, payload) is not None:
             self._node.propose(call, COMPACTION_TAG, payload)
 
     def range(self, call: Call, payload: bytes) -> None:
@@ -66,7 +66,7 @@ class KvService:
 
     def txn(self, call: Call, payload: bytes) -> None:
         """Compare, then take one of two branches."""
-        request = decode(call, TxnRequest, payload, self._check_txn)
+        request = decode_entry(call, TxnRequest, TXN_TAG, payload, self._check_txn)
         if request is None:
             return
         if not is_read_only(request):

@@ -25,7 +25,7 @@ from proto.rpc_pb2 import (
     LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
 )
-from services.decode import decode
+from services.decode import decode, decode_entry
 from services.errors import status_of, undecodable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class LeaseService:
 
     def grant(self, call: Call, payload: bytes) -> None:
         """Make a lease; id 0 lets the server choose."""
-        request = decode(call, LeaseGrantRequest, payload, check_grant)
+        request = decode_entry(call, LeaseGrantRequest, GRANT_TAG, payload, check_grant)
         if request is None or not self._node.may_grow(call, LEASE_COST_BYTES):
             return
         if request.ID == 0:
@@ -56,7 +56,7 @@ class LeaseService:
 
     def revoke(self, call: Call, payload: bytes) -> None:
         """End a lease and delete its keys."""
-        if decode(call, LeaseRevokeRequest, payload) is not None:
+        if decode_entry(call, LeaseRevokeRequest, REVOKE_TAG, payload) is not None:
             self._node.propose(call, REVOKE_TAG, payload)
 
     def time_to_live(self, call: Call, payload: bytes) -> None:

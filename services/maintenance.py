@@ -21,7 +21,7 @@ from proto.rpc_pb2 import (
     StatusRequest,
     StatusResponse,
 )
-from services.decode import decode
+from services.decode import decode, decode_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ class MaintenanceService:
 
     def alarm(self, call: Call, payload: bytes) -> None:
         """List, raise or clear alarms; all three through raft."""
-        if decode(call, AlarmRequest, payload) is not None:
+        if decode_entry(call, AlarmRequest, ALARM_TAG, payload) is not None:
             self._node.propose(call, ALARM_TAG, payload)
 
     def defragment(self, call: Call, payload: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import structlog
 
 from actors.placement import deliver
-from tests.actors.fakes import FakeClock
+from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

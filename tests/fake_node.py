@@ -1,0 +1,184 @@
+"""A Node for tests of services: answers from a real view, and keeps whatever services ask of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from core.apply.header import ResponseHeaders
+from core.errors import EtcdError, NoSpace
+from core.mvcc.backend import MemoryBackend
+from core.mvcc.store import Store
+from core.mvcc.watch_streams import StreamId
+from core.types import LeaseId, MemberId, Term
+from services.errors import status_of
+from services.node import ApiLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.mvcc.view import View
+    from net.rpc import Call, Stream
+    from services.node import Asker, Count, Export
+
+MEMBER = MemberId(0xA1)
+CLUSTER = 0xC1
+
+
+class Proposed(NamedTuple):
+    """One proposal: for whom, as which field, with which bytes."""
+
+    call: Call
+    tag: bytes
+    body: bytes
+
+
+class FakeNode:
+    """The node.  Reads wait in *reads* until run_reads; questions wait in *asked* until answered by the test."""
+
+    def __init__(self, **limits: int) -> None:
+        self.headers = ResponseHeaders(CLUSTER, MEMBER)
+        self.limits = ApiLimits(**limits)
+        self.store = Store.open(MemoryBackend())
+        self.store.build_ranks_step(1000)
+        self.store.flush()
+        self.view = self.store.view()
+        self.term = Term(3)
+        self.leader = MEMBER
+        self.member_id = MEMBER
+        self.commit_index = 9
+        self.has_room = True
+        self.counts = True
+        self.costs: list[int] = []
+        self.proposed: list[Proposed] = []
+        self.reads: list[tuple[Asker, Callable[[View], None]]] = []
+        self.jobs: list[tuple[Call, Callable[[], bytes]]] = []
+        self.asked: list[tuple[Any, ...]] = []
+        self.watched: list[tuple[Any, ...]] = []
+        self.export: Export | EtcdError | None = None
+
+    def put(self, *keys: bytes) -> None:
+        """Write these keys, each with the value ``v``, in one revision each, and publish."""
+        for key in keys:
+            transaction = self.store.transaction()
+            transaction.put(key, b"v", 0)
+            transaction.end()
+        self.publish()
+
+    def publish(self) -> None:
+        """Make the store's present state the view."""
+        self.store.flush()
+        self.view = self.store.view()
+
+    def run_reads(self) -> None:
+        """Let the reads that wait go on, with the newest view."""
+        reads, self.reads = self.reads, []
+        for asker, then in reads:
+            if not asker.done:
+                then(self.view)
+
+    def run_jobs(self) -> None:
+        """Do the work that was handed over."""
+        jobs, self.jobs = self.jobs, []
+        for call, job in jobs:
+            try:
+                call.reply(job())
+            except EtcdError as error:
+                call.fail(status_of(error))
+
+    def header(self) -> bytes:
+        """See Node."""
+        return self.headers.encode(self.view.revision, self.term)
+
+    def propose(self, call: Call, tag: bytes, body: bytes) -> None:
+        """See Node."""
+        self.proposed.append(Proposed(call, tag, body))
+
+    def read(self, asker: Asker, then: Callable[[View], None]) -> None:
+        """See Node."""
+        self.reads.append((asker, then))
+
+    def work(self, call: Call, job: Callable[[], bytes]) -> None:
+        """See Node."""
+        self.jobs.append((call, job))
+
+    def counter(self, view: View) -> Count | None:
+        """See Node."""
+        return self.store.counter_for(view) if self.counts else None
+
+    def may_grow(self, call: Call, cost: int) -> bool:
+        """See Node."""
+        self.costs.append(cost)
+        if not self.has_room and cost:
+            call.fail(status_of(NoSpace()))
+            return False
+        return True
+
+    def make_lease_id(self) -> LeaseId:
+        """See Node."""
+        return LeaseId(77)
+
+    def renew_lease(self, lease: LeaseId, then: Callable[[int | EtcdError], None]) -> None:
+        """See Node."""
+        self.asked.append(("renew", lease, then))
+
+    def lease_times(self, lease: LeaseId, then: Callable[..., None]) -> None:
+        """See Node."""
+        self.asked.append(("times", lease, then))
+
+    def lease_keys(self, lease: LeaseId, then: Callable[[Sequence[bytes]], None]) -> None:
+        """See Node."""
+        self.asked.append(("keys", lease, then))
+
+    def list_leases(self, then: Callable[[Sequence[LeaseId]], None]) -> None:
+        """See Node."""
+        self.asked.append(("leases", then))
+
+    def members(self, then: Callable[[Sequence[bytes]], None]) -> None:
+        """See Node."""
+        self.asked.append(("members", then))
+
+    def alarms(self, then: Callable[[Sequence[tuple[MemberId, int]]], None]) -> None:
+        """See Node."""
+        self.asked.append(("alarms", then))
+
+    def defragment(self, then: Callable[[], None]) -> None:
+        """See Node."""
+        self.asked.append(("defragment", then))
+
+    def open_export(self) -> Export | EtcdError:
+        """See Node."""
+        assert self.export is not None, "the test has no export to give"
+        return self.export
+
+    def work_on_export(self, job: Callable[[], object], then: Callable[[object], None]) -> None:
+        """See Node."""
+        then(job())
+
+    def close_export(self, export: Export, error: str) -> None:
+        """See Node."""
+        self.asked.append(("export closed", export, error))
+
+    def sizes(self, then: Callable[[tuple[int, int]], None]) -> None:
+        """See Node."""
+        self.asked.append(("sizes", then))
+
+    def answer(self, *values: object) -> None:
+        """Answer the oldest question."""
+        self.asked.pop(0)[-1](*values)
+
+    def open_watch(self, stream: Stream) -> StreamId:
+        """See Node."""
+        self.watched.append(("open", stream))
+        return StreamId(5)
+
+    def watch(self, number: StreamId, request: bytes) -> None:
+        """See Node."""
+        self.watched.append(("request", number, request))
+
+    def watch_drained(self, number: StreamId) -> None:
+        """See Node."""
+        self.watched.append(("drained", number))
+
+    def close_watch(self, number: StreamId) -> None:
+        """See Node."""
+        self.watched.append(("closed", number))
