@@ -3,7 +3,7 @@
 Store belongs to one thread.  Changes are staged and reach the backend in one batch per flush(), together with the
 index of the last entry whose effect they are, so that a crash leaves the state after some entry and never half of one.
 Opening reads a handful of records whatever the size.  It must not know requests or answers (core/apply does), nor
-leases beyond whom to tell which key is attached.  Rules: docs/internals, and etcd's for revisions: an empty store is at
+leases beyond whom to tell which key is attached.  Layout: docs/internals/mvcc.md.  Revisions: an empty store is at
 revision 1, each transaction that changes a key adds one, its changes have sub revisions from 0.
 """
 

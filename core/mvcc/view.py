@@ -121,6 +121,8 @@ class View:
         last = 0
         size_bytes = 0
         for at, kv in self.reader.scan(record_start(max(start_revision, 0)), after(RECORDS)):
+            if not kv:  # etcd's tools mark a raised revision so: it is nobody's change
+                continue
             main, _, tombstone = record_revision(at)
             if main != last:
                 if len(history) == revisions_max or size_bytes > size_bytes_max:

@@ -16,7 +16,7 @@ from core.mvcc.hashing import (
     hash_kv,
     hash_kv_steps,
 )
-from core.mvcc.keyspace import Bucket
+from core.mvcc.keyspace import Bucket, history_key, record_key
 from core.mvcc.record import decode_kv
 from core.mvcc.store import Store
 
@@ -108,6 +108,21 @@ def test_history_at_the_compact_revision_has_no_previous_values() -> None:
     bench.compact(3)
     history = bench.store.view().history(3, 10, prev_kv=True)
     assert [revised.events[0].prev_kv is None for revised in history] == [True, False]
+
+
+def test_a_revision_raised_by_a_tool_is_nobodys_change() -> None:
+    """A restored store may begin with an empty record far ahead; watchers must not trip over it."""
+    bench = Bench()
+    bench.put(b"a")
+    bench.backend.write([(record_key(1000, 0), b""), (history_key(b"", 1000, 0), b"")])
+    raised = Bench(bench.backend)
+    assert raised.store.revision == 1000
+    raised.put(b"a")
+    history = raised.store.view().history(2, 10, prev_kv=True)
+    assert [revised.revision for revised in history] == [2, 1001]
+    raised.compact(1001)
+    raised.finish()
+    assert raised.stored()[-1] == (1001, False)
 
 
 def test_history_is_bounded_by_whole_revisions() -> None:
