@@ -139,14 +139,23 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
                 self._syncer.tell(Work(_SAVED, partial(self._save_file, message.snapshot), self.actor_ref))
             case ObserveSpace():
                 self._writers.append(message.observer)
+                if self._full:
+                    message.observer.tell(WritesRefused(NoSpace()))
             case Tick():
                 self._look_at_space()
 
     def teardown(self) -> None:
-        """Write what is staged: a marker behind the stop message is never delivered."""
-        if self._in_flight is None:
-            self._flush()
+        """Write what is staged: a marker behind the stop message is never delivered.
+
+        While the syncer's thread is at the log it stays open, and what is staged is let go: nobody was told of it.
+        """
+        if self._in_flight is not None:
+            return
+        try:
+            self._log.append(self._staged.entries, self._staged.hard_state)
             self._log.close()
+        except DiskFull as error:
+            self._notice_full(str(error))
 
     def _stage(self, append: Append) -> None:
         if not self._marked:

@@ -80,6 +80,9 @@ class TestHome:
         """Run the actor's setup."""
         actor._actor_loop_setup()
 
+    def settle(self) -> None:
+        """Do nothing: only the test delivers."""
+
     def build(self, make: Callable[Concatenate[Home, P], A], *args: P.args, **kwargs: P.kwargs) -> A:
         """Return an actor whose setup has not run."""
         return make(self, *args, **kwargs)

@@ -1,0 +1,342 @@
+"""WalActor: what is written together, what leaves when, and how a full disk is survived."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from actors import wal as wal_module
+from actors.address import Delivery
+from actors.messages.common import Tick
+from actors.messages.serve import Answered, WritesRefused
+from actors.messages.wal import Append, ObserveSpace, SaveSnapshot
+from actors.wal import FREE_BYTES_MIN, WalActor
+from core.errors import NoSpace
+from core.raft.messages import ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata
+from core.types import Index, MemberId, Term
+from tests.actors.home import TestHome
+from tests.fakes import Told
+from wal.codec import Metadata
+from wal.errors import WalFailed
+from wal.filesystem import MemoryFileSystem
+from wal.log import WriteAheadLog, valid_snapshots
+from wal.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from actors.messages.worker import Work
+
+WAL = Path("/wal")
+SNAP = Path("/snap")
+SEGMENT_SIZE_BYTES = 8192
+
+
+def entry(index: int, data: bytes = b"data") -> Entry:
+    return Entry(Term(1), Index(index), EntryType.NORMAL, data)
+
+
+def state(commit: int) -> HardState:
+    return HardState(Term(1), MemberId(1), Index(commit))
+
+
+class Disk:
+    """A WalActor on a disk in memory."""
+
+    def __init__(self) -> None:
+        self.home = TestHome()
+        self.fs = MemoryFileSystem()
+        self.fs.make_folder(SNAP)
+        self.fs.make_folder(WAL.parent)
+        log = WriteAheadLog.create(WAL, self.fs, Metadata(MemberId(1), 2), segment_size_bytes=SEGMENT_SIZE_BYTES)
+        self.syncer = Told()
+        self.free_bytes = FREE_BYTES_MIN
+        self.journal: list[Any] = []
+        self.writer = Told()
+        self.wal = self.home.spawn(
+            WalActor,
+            log=log,
+            snapshots=Snapshots(SNAP, self.fs, 5),
+            syncer=self.syncer,
+            free_bytes=lambda: self.free_bytes,
+            clock=self.home.clock,
+            logger=self.home.logger,
+        )
+
+    def append(self, index: int, *, must_sync: bool = True, data: bytes = b"data") -> None:
+        """Tell the actor to append the entry at *index*, and then to note ``index`` in the journal."""
+        after = (Delivery(Told(self.journal), index),)
+        self.wal.actor_ref.tell(Append([entry(index, data)], state(index), after, must_sync))
+
+    def observe(self) -> None:
+        self.home.tell(self.wal, ObserveSpace(self.writer))
+
+    def work(self) -> None:
+        """Do what the syncer was handed, and deliver its answers."""
+        for work in cast("list[Work]", self.syncer.take()):
+            work.answer_to.tell(Answered(work.token, work.job()))
+        self.home.run()
+
+    def slow_down(self) -> None:
+        """Make the next syncs slow enough to be handed to the syncer."""
+        self.home.clock.now_s = 0.0
+        self.append(1)
+        original = self.wal._log.sync
+
+        def slow() -> None:
+            self.home.clock.now_s += 0.1
+            original()
+
+        self.wal._log.sync = slow  # type: ignore[method-assign]  # a slow disk
+        self.home.run()
+        self.wal._log.sync = original  # type: ignore[method-assign]
+
+    def durable(self) -> list[int]:
+        """Return the indexes that the log holds after the power has failed."""
+        self.fs.crash()
+        _, replay = WriteAheadLog.open(WAL, self.fs, (Index(0), Term(0)), segment_size_bytes=SEGMENT_SIZE_BYTES)
+        return [each.index for each in replay.entries]
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+def test_all_that_queued_up_shares_one_sync(disk: Disk) -> None:
+    """A busy log costs one fdatasync a batch, not one an entry."""
+    syncs = disk.fs.syncs
+    for index in range(1, 6):
+        disk.append(index)
+    disk.home.run()
+    assert disk.fs.syncs == syncs + 1
+    assert disk.journal == [1, 2, 3, 4, 5]
+
+
+def test_nothing_leaves_before_it_is_durable(disk: Disk) -> None:
+    """An acknowledgement for an entry that a power failure can take back is a lost write."""
+    disk.append(1)
+    disk.home.deliver_one()
+    assert disk.journal == []
+    disk.home.run()
+    assert disk.journal == [1]
+    assert disk.durable() == [1]
+
+
+def test_what_comes_during_a_batch_is_the_next_batch(disk: Disk) -> None:
+    """The marker bounds a batch: a stream of appends cannot put off the sync for ever."""
+    disk.append(1)
+    disk.home.deliver_one()
+    disk.append(2)
+    syncs = disk.fs.syncs
+    disk.home.deliver_one()  # the marker, told before the second append
+    assert (disk.fs.syncs, disk.journal) == (syncs + 1, [1])
+    disk.home.run()
+    assert disk.journal == [1, 2]
+
+
+def test_a_large_batch_does_not_wait_for_its_marker(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is staged lies in memory, so it is bounded."""
+    monkeypatch.setattr(wal_module, "STAGED_BYTES_MAX", 10)
+    disk.append(1, data=b"x" * 10)
+    disk.home.deliver_one()
+    assert disk.journal == [1]
+
+
+def test_a_commit_that_moved_alone_costs_no_sync(disk: Disk) -> None:
+    """It can be found out again; the next sync takes it along."""
+    syncs = disk.fs.syncs
+    disk.home.tell(disk.wal, Append((), state(1), (), must_sync=False))
+    assert disk.fs.syncs == syncs
+
+
+def test_slow_syncs_move_to_the_syncer(disk: Disk) -> None:
+    """While a disk takes its time, the loop serves others; what comes meanwhile is the next batch."""
+    disk.slow_down()
+    disk.append(2)
+    disk.home.run()
+    disk.append(3)
+    disk.home.run()
+    assert disk.journal == [1]
+    assert len(disk.syncer.messages) == 1
+    disk.work()
+    assert disk.journal == [1, 2]
+    disk.work()
+    assert disk.journal == [1, 2, 3]
+
+
+def test_fast_syncs_come_back_to_the_loop(disk: Disk) -> None:
+    """One slow moment of a fast disk must not cost every later put two hand-overs."""
+    disk.slow_down()
+    for index in range(2, 60):
+        disk.append(index)
+        disk.home.run()
+        disk.work()
+    disk.append(60)
+    disk.home.run()
+    assert disk.syncer.messages == []
+    assert disk.journal[-1] == 60
+
+
+def test_a_sync_that_takes_a_second_is_told(disk: Disk) -> None:
+    """The operator of a slow disk finds it in the log, under etcd's words."""
+    original = disk.wal._log.sync
+
+    def slow() -> None:
+        disk.home.clock.now_s += 1.5
+        original()
+
+    disk.wal._log.sync = slow  # type: ignore[method-assign]  # a slow disk
+    disk.append(1)
+    disk.home.run()
+    assert disk.home.logged("slow fdatasync")[0]["took_s"] == 1.5
+
+
+def test_a_write_that_finds_no_room_is_kept_and_tried_again(disk: Disk) -> None:
+    """A full disk is somebody's to clear, and no reason to forget what raft believes to be on its way."""
+    disk.observe()
+    disk.fs.capacity_bytes = disk.fs.used_bytes()
+    disk.append(1, data=b"x" * 2 * SEGMENT_SIZE_BYTES)
+    disk.home.run()
+    assert disk.journal == []
+    assert isinstance(disk.writer.last(WritesRefused).error, NoSpace)
+    disk.fs.capacity_bytes = None
+    disk.home.tell(disk.wal, Tick(1.0))
+    assert disk.journal == [1]
+    assert disk.writer.last(WritesRefused).error is None
+    assert disk.durable() == [1]
+
+
+@pytest.mark.parametrize("where", ["here", "on the syncer"])
+def test_a_sync_that_finds_no_room_is_tried_again_in_order(disk: Disk, where: str) -> None:
+    """The log takes the batch back, so it has to be written again, before whatever came meanwhile."""
+    disk.observe()
+    if where == "on the syncer":
+        disk.slow_down()
+    disk.fs.next_sync_error = errno.ENOSPC
+    disk.append(2 if where == "on the syncer" else 1)
+    disk.home.run()
+    last = len(disk.journal) + 2
+    disk.append(last)
+    disk.home.run()
+    disk.work()
+    disk.work()
+    assert disk.journal == list(range(1, last + 1))
+    assert [refused.error is None for refused in disk.writer.of(WritesRefused)] == [False]
+    disk.home.tell(disk.wal, Tick(1.0))
+    assert disk.writer.last(WritesRefused).error is None
+    assert disk.durable() == list(range(1, last + 1))
+
+
+def test_any_other_failure_of_a_sync_is_fatal(disk: Disk) -> None:
+    """After it nobody knows what the disk holds but a start that reads it."""
+    disk.fs.next_sync_error = errno.EIO
+    disk.append(1)
+    with pytest.raises(WalFailed):
+        disk.home.run()
+    assert disk.journal == []
+
+
+def test_writes_are_refused_before_the_disk_is_full(disk: Disk) -> None:
+    """The store behind the log cannot wait for room as the log can."""
+    disk.observe()
+    disk.free_bytes = FREE_BYTES_MIN - 1
+    disk.home.tell(disk.wal, Tick(1.0), Tick(2.0))
+    assert [type(refused.error) for refused in disk.writer.of(WritesRefused)] == [NoSpace]
+    disk.free_bytes = FREE_BYTES_MIN
+    disk.home.tell(disk.wal, Tick(3.0))
+    assert disk.writer.last(WritesRefused).error is None
+
+
+def test_who_starts_to_listen_on_a_full_disk_is_told_at_once(disk: Disk) -> None:
+    """A listener that opens after the disk has filled up would otherwise take writes that cannot be done."""
+    disk.free_bytes = 0
+    disk.home.tell(disk.wal, Tick(1.0))
+    disk.observe()
+    assert isinstance(disk.writer.last(WritesRefused).error, NoSpace)
+
+
+def snapshot(index: int) -> Snapshot:
+    return Snapshot(SnapshotMetadata(ConfState((MemberId(1),)), Index(index), Term(1)), b"members")
+
+
+def test_a_snapshots_file_is_there_before_its_record(disk: Disk) -> None:
+    """A record promises its file: a start that finds the record alone has nothing to start from."""
+    disk.append(1)
+    disk.home.run()
+    disk.home.tell(disk.wal, SaveSnapshot(snapshot(1)))
+    assert disk.fs.list(SNAP) == []
+    assert (1, 1) not in valid_snapshots(WAL, disk.fs)
+    [work] = disk.syncer.take()
+    answer = work.job()
+    assert len(disk.fs.list(SNAP)) == 1
+    assert (1, 1) not in valid_snapshots(WAL, disk.fs)
+    disk.home.tell(disk.wal, Answered(work.token, answer))
+    assert (1, 1) in valid_snapshots(WAL, disk.fs)
+    assert disk.home.logged("saved raft snapshot") != []
+
+
+def test_a_snapshots_record_waits_for_a_sync_under_way(disk: Disk) -> None:
+    """The log belongs to one thread at a time."""
+    disk.slow_down()
+    disk.home.tell(disk.wal, SaveSnapshot(snapshot(1)))
+    [work] = disk.syncer.take()
+    disk.append(2)
+    disk.home.run()
+    disk.home.tell(disk.wal, Answered(work.token, work.job()))
+    assert (1, 1) not in valid_snapshots(WAL, disk.fs)
+    disk.work()
+    assert (1, 1) in valid_snapshots(WAL, disk.fs)
+
+
+def test_a_snapshot_without_room_leaves_the_log_longer_and_nothing_else(disk: Disk) -> None:
+    """It will be asked for again; meanwhile the log holds all that it would have stood for."""
+    disk.observe()
+    disk.append(1)
+    disk.home.run()
+    disk.fs.capacity_bytes = disk.fs.used_bytes()
+    disk.home.tell(disk.wal, SaveSnapshot(snapshot(1)))
+    disk.work()
+    assert isinstance(disk.writer.last(WritesRefused).error, NoSpace)
+    disk.fs.capacity_bytes = None
+    disk.home.tell(disk.wal, Tick(1.0))
+    assert disk.writer.last(WritesRefused).error is None
+    assert (1, 1) not in valid_snapshots(WAL, disk.fs)
+
+
+def test_a_stop_writes_what_is_staged(disk: Disk) -> None:
+    """The marker behind the stop is never met, and the commit index that waits for company would be lost."""
+    disk.append(1)
+    disk.home.stop(disk.wal)
+    assert disk.durable() == [1]
+
+
+def test_a_stop_on_a_slow_disk_syncs_by_itself(disk: Disk) -> None:
+    """The syncer would still be at the files while they are closed."""
+    disk.slow_down()
+    disk.append(2)
+    disk.home.stop(disk.wal)
+    assert disk.syncer.messages == []
+    assert disk.durable() == [1, 2]
+
+
+def test_a_stop_leaves_the_log_to_a_sync_under_way(disk: Disk) -> None:
+    """Closing its files under the syncer would look like a failed disk."""
+    disk.slow_down()
+    disk.append(2)
+    disk.home.run()
+    disk.append(3)
+    disk.home.stop(disk.wal)
+    disk.work()
+    assert disk.journal == [1]
+    assert disk.durable() == [1, 2]
+
+
+def test_a_stop_on_a_full_disk_is_a_stop(disk: Disk) -> None:
+    """Nobody was told of what is not written, so there is nothing to crash for."""
+    disk.fs.next_sync_error = errno.ENOSPC
+    disk.append(1)
+    disk.home.stop(disk.wal)
+    assert disk.home.crashes == []
+    assert disk.durable() == []
