@@ -56,7 +56,7 @@ class Backend(Reader, Protocol):
         """Give back the space of what was removed in [start, stop).  Slow; reads and writes go on meanwhile."""
 
     def close(self) -> None:
-        """Let go of files.  No reader may be used afterwards."""
+        """Let go of files.  No reader may be used afterwards, nor be in use in another thread."""
 
 
 class MemoryReader:

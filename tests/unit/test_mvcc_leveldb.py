@@ -30,6 +30,9 @@ def test_a_sync_covers_every_log_and_the_directory(tmp_path: Path, monkeypatch: 
     logs = set((tmp_path / "db").glob("*.log"))
     assert logs
     assert synced == logs | {tmp_path / "db"}
+    synced.clear()
+    backend.sync()
+    assert synced == logs | {tmp_path / "db"}
     backend.close()
 
 
