@@ -19,10 +19,11 @@ from actors.messages.apply import (
     Observe,
     ObserveAuth,
     ObserveChanges,
+    ObserveCluster,
     ObserveLeases,
     ObserveOutcomes,
 )
-from actors.messages.common import Tick
+from actors.messages.common import ClusterIs, Tick
 from actors.messages.lease import Checkpointed, Granted, Promote, Revoked
 from actors.messages.raft import Applied, ConfChangeApplied, Propose
 from actors.messages.serve import Answered, AuthIs, Completed, Published, TokensUsed
@@ -130,6 +131,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._lease: list[Address[LeaseEvent]] = []
         self._auth: list[Address[AuthEvent]] = []
         self._rules = applier.auth.book.rules
+        self._cluster: list[Address[ClusterIs]] = []
         self._physical: list[RequestId] = []
         self._stepping = False
         self._next_measure_s = 0.0
@@ -159,6 +161,9 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             case ObserveChanges():
                 self._watch.append(message.observer)
                 message.observer.tell(Changed((), self._store.view(), self._term))
+            case ObserveCluster():
+                self._cluster.append(message.observer)
+                message.observer.tell(self._cluster_now())
             case ObserveLeases():
                 self._lease.append(message.observer)
                 self._introduce_leases(message.observer)
@@ -253,7 +258,15 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             if effects.first_of_term is not None:
                 observer.tell(Promote(effects.first_of_term))
 
+    def _cluster_now(self) -> ClusterIs:
+        cluster = self._applier.cluster
+        return ClusterIs(tuple(cluster.members), tuple(cluster.removed), cluster.version)
+
     def _tell_of_cluster(self, effects: Effects) -> None:
+        if effects.cluster_changed:
+            now = self._cluster_now()
+            for observer in self._cluster:
+                observer.tell(now)
         for change in effects.conf_changes:
             self._raft.tell(ConfChangeApplied(change))
         for revision, request_id in effects.compactions:

@@ -1,7 +1,7 @@
 """PeerTransportActor: the way to and from the other members.
 
-A member that is alone has nobody to send to: it listens on its peer addresses, and answers there the pages that
-joining members and tools read.
+It follows what was applied: a change of the members that is only proposed opens and closes nothing.  Beside raft's
+messages it carries the questions that members ask each other, and serves the peer listeners' pages.
 """
 
 from __future__ import annotations
@@ -9,48 +9,119 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, final
 
+from actors.address import Delivery
 from actors.base import Home, NodeActor
-from actors.messages.apply import Inspect
+from actors.messages.apply import Inspect, ObserveCluster
+from actors.messages.common import ClusterIs
+from actors.messages.peer_transport import (
+    ActivityIs,
+    AskMember,
+    MemberAnswer,
+    ObserveActivity,
+    PeerTransportMessage,
+    Send,
+    Taken,
+)
+from actors.messages.raft import CarryMessages, SnapshotStatus, Step, Unreachable
 from actors.messages.serve import Answered, Drain, Open
+from core.raft.messages import MessageType
+from net.rafthttp.client import PeerUnreachable
+from net.rafthttp.links import Links, Surroundings
 from services.peer_pages import PeerPages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
+
+    import structlog
 
     from actors.address import Address
     from actors.messages.apply import ApplyMessage
+    from actors.messages.raft import RaftMessage
     from actors.serve import Engine
-    from net.rpc import HttpHandler
+    from core.clock import Clock
+    from core.raft.messages import Message
+    from core.types import MemberId
+    from net.commons import TakeOver
+    from net.rafthttp.client import PeerClient
+    from net.rafthttp.headers import Identity
+    from net.rafthttp.upload import Sink, SnapshotUpload
+    from net.rpc import HttpHandler, HttpRequest, HttpResponder
 
-PeerTransportMessage = Answered | Open | Drain
+    MakePeerEngine = Callable[[HttpHandler, TakeOver], Engine]
+
+UNTAKEN_BATCHES_MAX = 64
+"""Batches of messages told to raft and not yet stepped, beyond which no more is read from peers."""
 
 
 @final
 class PeerTransportActor(NodeActor[PeerTransportMessage]):
-    """Serves the peer listeners.
+    """Carries messages between members, and serves the peer listeners.  Lives on a loop.
 
-    Owns: their engine; pages that wait for an answer.  Tells: ApplyActor (questions).  Fails when: never by itself.
+    Owns: the links, the peer listeners' engine, pages that wait for an answer.  Tells: RaftActor, ApplyActor
+    (questions), whoever asked.  Fails when: never by itself.
     """
 
     def __init__(
         self,
         home: Home,
         *,
-        cluster_id: int,
-        make_engine: Callable[[HttpHandler], Engine],
+        identity: Identity,
+        known: Mapping[MemberId, Sequence[str]],
+        make_client: Callable[[], PeerClient],
+        make_engine: MakePeerEngine,
         apply: Address[ApplyMessage],
+        raft: Address[RaftMessage],
+        clock: Clock,
+        removed: Callable[[], None],
+        logger: structlog.stdlib.BoundLogger,
     ) -> None:
+        """*known* are members that the store may not know yet; *removed* is called when peers say that this one was."""
         super().__init__(home)
+        self._identity = identity
+        self._known = dict(known)
+        self._make_client = make_client
+        self._make_engine = make_engine
         self._apply = apply
-        self._engine = make_engine(PeerPages(cluster_id, self._ask_members).handle)
+        self._raft = raft
+        self._clock = clock
+        self._removed = removed
+        self._logger = logger
+        self._links: Links
+        self._engine: Engine
+        self._pages = PeerPages(identity.cluster_id, self._ask_members)
+        self._observers: list[Address[ActivityIs]] = []
+        self._untaken = 0
+        self._paused = False
         self._answers: dict[int, Callable[[bytes], None]] = {}
         self._last_token = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def setup(self) -> None:
+        """Make the links, and ask to be told who belongs to the cluster."""
+        surroundings = Surroundings(self._make_client(), self._logger, self._clock.wall_s, self._crash)
+        self._links = Links(self._identity, surroundings, self)
+        self._links.set_members(self._known, ())
+        self._engine = self._make_engine(self._handle_http, self._links.take_over)
+        self._raft.tell(CarryMessages(self.actor_ref))
+        self._apply.tell(ObserveCluster(self.actor_ref))
+
     def handle(self, message: PeerTransportMessage) -> None:
         """Take one message."""
         match message:
+            case Send():
+                self._send(message.messages)
+            case Taken():
+                self._untaken -= 1
+                if self._paused and self._untaken <= UNTAKEN_BATCHES_MAX // 2:
+                    self._set_paused(paused=False)
+            case AskMember():
+                self._run(self._ask(message))
+            case ClusterIs():
+                self._follow(message)
+            case ObserveActivity():
+                self._observers.append(message.observer)
+                message.observer.tell(self._activity())
             case Answered():
                 assert isinstance(message.outcome, bytes), type(message.outcome)
                 self._answers.pop(message.token)(message.outcome)
@@ -59,17 +130,113 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
             case Drain():
                 self._run(self._drain(message))
 
+    def teardown(self) -> None:
+        """End all links."""
+        self._links.close()
+
+    # -- what the links tell -----------------------------------------------------------------------------------------
+
+    def receive(self, sender: MemberId, messages: Sequence[Message]) -> None:
+        """See LinkListener."""
+        del sender
+        self._untaken += 1
+        self._raft.tell(Step(messages, Delivery(self.actor_ref, Taken())))
+        if self._untaken > UNTAKEN_BATCHES_MAX and not self._paused:
+            self._set_paused(paused=True)
+
+    def unreachable(self, member: MemberId) -> None:
+        """See LinkListener."""
+        self._raft.tell(Unreachable(member))
+
+    def told_removed(self) -> None:
+        """See LinkListener."""
+        self._removed()
+
+    def activity_changed(self) -> None:
+        """See LinkListener."""
+        activity = self._activity()
+        for observer in self._observers:
+            observer.tell(activity)
+
+    def measured(self, member: MemberId, round_trip_s: float) -> None:
+        """See LinkListener."""
+
+    def open_sink(self, message: Message) -> Sink:
+        """See LinkListener."""
+        raise OSError(95, "snapshots cannot be received yet")
+
+    def snapshot_arrived(self, message: Message, upload: SnapshotUpload) -> None:
+        """See LinkListener."""
+
+    # -- the rest ----------------------------------------------------------------------------------------------------
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        snapshots = [message for message in messages if message.type is MessageType.SNAPSHOT]
+        if snapshots:
+            messages = [message for message in messages if message.type is not MessageType.SNAPSHOT]
+            for snapshot in snapshots:
+                self._raft.tell(SnapshotStatus(snapshot.to, ok=False))
+        self._links.send(messages)
+
+    def _follow(self, cluster: ClusterIs) -> None:
+        members = {member.id: member.peer_urls for member in cluster.members}
+        if self._identity.member_id in members:
+            # From here on the store knows better than what this member was started with.
+            self._known = {}
+        if self._identity.member_id in cluster.removed:
+            self._removed()
+        self._links.set_members({**self._known, **members}, cluster.removed)
+
+    def _activity(self) -> ActivityIs:
+        peers = self._links.peers.items()
+        return ActivityIs({member: peer.active_since_s for member, peer in peers if peer.active_since_s is not None})
+
+    def _set_paused(self, *, paused: bool) -> None:
+        self._paused = paused
+        for peer in self._links.peers.values():
+            if paused:
+                peer.pause()
+            else:
+                peer.resume()
+
+    async def _ask(self, asked: AskMember) -> None:
+        peer = self._links.peer(asked.member)
+        answer: MemberAnswer | None = None
+        if peer is not None:
+            headers = [("X-Etcd-Cluster-ID", f"{self._identity.cluster_id:x}")]
+            if asked.body:
+                headers.append(("Content-Type", "application/protobuf"))
+            try:
+                got = await peer.ask(asked.method, asked.path, headers, asked.body, asked.timeout_s)
+            except PeerUnreachable:
+                pass  # None says as much, and the links have logged why
+            else:
+                answer = MemberAnswer(got.status, got.body)
+        asked.answer_to.tell(Answered(asked.token, answer))
+
+    def _handle_http(self, request: HttpRequest, responder: HttpResponder) -> None:
+        if not self._links.handle(request, responder):
+            self._pages.handle(request, responder)
+
     def _ask_members(self, then: Callable[[bytes], None]) -> None:
         self._last_token += 1
         token, answer_to = self._last_token, self.actor_ref
         self._answers[token] = then
         self._apply.tell(Inspect(lambda applier: answer_to.tell(Answered(token, applier.cluster.to_json()))))
 
+    def _crash(self, error: BaseException) -> None:
+        self._home.fatal(type(self).__name__, error)
+
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         # The loop keeps only weak references to tasks.
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crash(error)
 
     async def _drain(self, message: Drain) -> None:
         await self._engine.drain(message.timeout_s)

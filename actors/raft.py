@@ -12,21 +12,29 @@ from actors.address import Delivery
 from actors.base import Home, NodeActor
 from actors.messages.apply import ApplyEntries
 from actors.messages.common import Tick
+from actors.messages.peer_transport import Send
 from actors.messages.raft import (
     Applied,
+    CarryMessages,
     ConfChangeApplied,
+    InspectRaft,
     ObserveRole,
     Propose,
     ProposeConfChange,
     RaftMessage,
     ReadIndex,
     RoleIs,
+    SnapshotInstalled,
+    SnapshotStatus,
     Stable,
+    Step,
     TransferLeader,
+    Unreachable,
 )
 from actors.messages.serve import ReadIndexed, Refused
 from actors.messages.wal import Append
 from core.errors import ProposalDropped
+from core.raft.messages import MessageType
 from core.raft.role import ProposeResult, Role
 from core.types import Index, MemberId
 
@@ -35,9 +43,10 @@ if TYPE_CHECKING:
 
     import structlog
 
-    from actors.address import Address
+    from actors.address import Address, AnyDelivery
     from actors.messages.wal import WalMessage
     from core.raft.events import RaftEvent
+    from core.raft.messages import Message
     from core.raft.node import RaftNode
     from core.raft.ready import Ready
     from core.types import RequestId
@@ -71,8 +80,10 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         wal: Address[WalMessage],
         apply: Address[ApplyEntries],
         catch_up_entries: int,
+        first_read_context: int,
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
+        """*first_read_context* must lie beyond all that this member has used: an old answer must name no new read."""
         super().__init__(home)
         self._node = node
         self._wal = wal
@@ -83,7 +94,9 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         self._held: list[Propose] = []
         self._held_count = 0
         self._reads: dict[int, ReadIndex] = {}
-        self._read_context = 0
+        self._read_context = first_read_context
+        self._carrier: Address[Send] | None = None
+        self._taken: list[AnyDelivery] = []
         self._observers: list[Address[RoleIs]] = []
         self._role = RoleIs(node.term, MemberId(0), is_leader=False)
 
@@ -101,6 +114,12 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
                 self._marked = False
                 self._drain()
                 return
+            case Step():
+                step = self._node.step
+                for stepped in message.messages:
+                    step(stepped)
+                if message.after is not None:
+                    self._taken.append(message.after)
             case Stable():
                 self._node.stable(message.term, message.index)
             case ReadIndex():
@@ -117,6 +136,18 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
                     self._node.apply_conf_change(message.change)
             case TransferLeader():
                 self._node.transfer_leader(message.to)
+            case Unreachable():
+                self._node.report_unreachable(message.member)
+            case SnapshotStatus():
+                self._node.report_snapshot(message.member, ok=message.ok)
+            case SnapshotInstalled():
+                self._node.stable_snapshot(message.index)
+            case CarryMessages():
+                self._carrier = message.carrier
+                return
+            case InspectRaft():
+                message.question(self._node)
+                return
             case ObserveRole():
                 self._observers.append(message.observer)
                 message.observer.tell(self._role)
@@ -167,6 +198,10 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         node = self._node
         while node.has_ready():
             self._carry_out(node.take_ready())
+        if self._taken:
+            taken, self._taken = self._taken, []
+            for delivery in taken:
+                delivery.send()
 
     def _carry_out(self, ready: Ready) -> None:
         node = self._node
@@ -174,17 +209,28 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
             for event in ready.events:
                 self._log_event(event)
         self._notice_role()
-        if ready.stable is not None:
-            after = (Delivery(self.actor_ref, Stable(*ready.stable)),)
-            self._wal.tell(Append(ready.entries, ready.hard_state, after, ready.must_sync))
-        elif ready.hard_state is not None:
-            self._wal.tell(Append((), ready.hard_state, (), ready.must_sync))
+        if ready.messages:
+            self._send(ready.messages)
+        self._write(ready)
         if ready.committed:
             self._apply.tell(ApplyEntries(ready.committed, node.term, node.commit, self.actor_ref))
         for read in ready.reads:
             asked = self._reads.pop(read.context, None)
             if asked is not None:  # None: forgotten with the leader that it was asked of
                 asked.answer_to.tell(ReadIndexed(asked.context, read.index))
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        if self._carrier is not None:
+            self._carrier.tell(Send(only_last_acknowledgement(messages)))
+
+    def _write(self, ready: Ready) -> None:
+        after: list[AnyDelivery] = []
+        if ready.stable is not None:
+            after.append(Delivery(self.actor_ref, Stable(*ready.stable)))
+        if ready.after_sync and self._carrier is not None:
+            after.append(Delivery(self._carrier, Send(only_last_acknowledgement(ready.after_sync))))
+        if after or ready.hard_state is not None:
+            self._wal.tell(Append(ready.entries, ready.hard_state, tuple(after), ready.must_sync))
 
     def _log_event(self, event: RaftEvent) -> None:
         fields = {name: getattr(event, name) for name in event.__slots__}
@@ -206,6 +252,23 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
             held, self._held, self._held_count = self._held, [], 0
             for message in held:
                 self._propose(message)
+
+
+def only_last_acknowledgement(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return *messages* without the acknowledgements of appends that a later one says as well."""
+    response = MessageType.APPEND_RESPONSE
+    if len(messages) < 2 or sum(message.type is response for message in messages) < 2:
+        return messages
+    kept: list[Message] = []
+    covered: set[tuple[int, int]] = set()
+    for message in reversed(messages):
+        if message.type is response and not message.reject:
+            if (message.to, message.term) in covered:
+                continue
+            covered.add((message.to, message.term))
+        kept.append(message)
+    kept.reverse()
+    return kept
 
 
 def shown(name: str, value: object) -> object:

@@ -14,7 +14,7 @@ from config.gates import GateSwitch, unsupported
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from config.urls import InitialMember, Url
+    from config.urls import Url
 
 BINDABLE_SCHEMES = frozenset({"http"})
 """What actcd can listen on today."""
@@ -43,13 +43,6 @@ def advertisable_to_clients(urls: tuple[Url, ...]) -> str | None:
     """Demand a host that clients can dial."""
     form = '"host:port", "unix:/path/to/socket" or "unixs:/path/to/socket"'
     return _reachable(urls, f'--advertise-client-urls "{{urls}}" must be in the format {form} ({{reason}})')
-
-
-def single_member(members: tuple[InitialMember, ...]) -> str | None:
-    """Allow one member: clusters of several are yet to come."""
-    if len(members) > 1:
-        return "actcd does not support more than one member in --initial-cluster yet"
-    return None
 
 
 def above_zero_ms(name: str) -> Callable[[int], str | None]:

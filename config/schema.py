@@ -214,7 +214,6 @@ class Clustering:
         INITIAL_CLUSTER,
         (),
         "Members of a new cluster, as name=url,name=url; if empty, this member alone.",
-        check=checks.single_member,
         shown_default="default=http://localhost:2380",
     )
     initial_cluster_state: str = setting(

@@ -13,6 +13,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
+from actors.address import Delivery
 from actors.apply import ApplyActor, CompactionPace, SnapshotPolicy
 from actors.boot import BootActor
 from actors.lease import LeaseActor
@@ -26,7 +27,10 @@ from core.apply.header import ResponseHeaders
 from core.lease.lessor import Lessor
 from core.request_id import OWNERS_MAX, RequestIds
 from core.types import MemberId
+from core.version import MIN_CLUSTER_VERSION, SERVER_VERSION
 from daemon.engines import GRPC_OVERHEAD_BYTES, make_client_engine, make_peer_engine
+from net.rafthttp.client import PeerClient
+from net.rafthttp.headers import Identity
 from services.node import ApiLimits
 
 if TYPE_CHECKING:
@@ -37,8 +41,8 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.messages.common import Tick
+    from actors.messages.peer_transport import PeerTransportMessage
     from actors.messages.serve import ServeMessage
-    from actors.peer_transport import PeerTransportMessage
     from config.schema import Config
     from core.clock import Clock
     from core.mvcc.view import View
@@ -49,6 +53,23 @@ if TYPE_CHECKING:
     from services.node import Export
 
 REVOKES_IN_FLIGHT_MAX = 500
+READS_PER_MS_BITS = 20
+DIAL_TIMEOUT_S = 1.0
+"""Beside an election timeout (etcd's rule)."""
+
+RETIRE_AFTER_S = 1.0
+"""A removed member goes on for this long, so that the others get its last answers (etcd's delay)."""
+
+
+class Retire:
+    """An address that ends the process in order."""
+
+    def __init__(self, host: ThreadHost) -> None:
+        self._host = host
+
+    def tell(self, _message: object) -> None:
+        """End it."""
+        self._host.retire()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +139,8 @@ def assemble(
         logger=bind("apply"),
     )
     catch_up = config.member.snapshot_catchup_entries
-    raft = host.spawn(shared, RaftActor, booted.raft, wal, apply, catch_up, bind("raft"))
+    # Numbers of reads rise over restarts, so that an answer from before one is no answer after it.
+    raft = host.spawn(shared, RaftActor, booted.raft, wal, apply, catch_up, now_ms << READS_PER_MS_BITS, bind("raft"))
     watch = host.spawn(
         shared,
         WatchActor,
@@ -159,9 +181,21 @@ def assemble(
     peers = host.spawn(
         shared,
         PeerTransportActor,
-        cluster_id=cluster,
-        make_engine=lambda http: make_peer_engine(http, peer_sockets, host.crashed, bind("peer")),
+        identity=Identity(
+            cluster,
+            member,
+            tuple(str(url) for url in config.clustering.initial_advertise_peer_urls),
+            SERVER_VERSION,
+            MIN_CLUSTER_VERSION,
+        ),
+        known=booted.known,
+        make_client=lambda: PeerClient(None, DIAL_TIMEOUT_S + config.member.election_timeout_ms / 1000.0),
+        make_engine=lambda http, take_over: make_peer_engine(http, take_over, peer_sockets, host.crashed, bind("peer")),
         apply=apply,
+        raft=raft,
+        clock=clock,
+        removed=lambda: ticker.after(RETIRE_AFTER_S, Delivery(Retire(host), None)),
+        logger=bind("peer"),
     )
     assert len(client_listeners) + 2 <= OWNERS_MAX, len(client_listeners)
     clients = [

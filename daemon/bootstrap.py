@@ -27,7 +27,7 @@ from wal.log import WriteAheadLog, exists, valid_snapshots
 from wal.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import structlog
@@ -53,6 +53,8 @@ class Booted:
     raft: RaftNode
     applier: Applier
     restarted: bool
+    known: Mapping[MemberId, Sequence[str]]
+    """Peer URLs of the members of a new cluster, which its store does not know yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class _Recovered:
     hard_state: HardState
     entries: Sequence[Entry]
     snapshot: tuple[Index, Term]
+    known: Mapping[MemberId, Sequence[str]]
 
 
 def boot(config: Config, directory: DataDirectory, fs: FileSystem, logger: structlog.stdlib.BoundLogger) -> Booted:
@@ -100,7 +103,9 @@ def boot(config: Config, directory: DataDirectory, fs: FileSystem, logger: struc
         Index(store.applied_index),
         Random(),
     )
-    return Booted(metadata, recovered.wal, snapshots, recovered.snapshot[0], raft, applier, restarted)
+    return Booted(
+        metadata, recovered.wal, snapshots, recovered.snapshot[0], raft, applier, restarted, recovered.known
+    )
 
 
 def _begin(config: Config, folder: Path, fs: FileSystem) -> _Recovered:
@@ -119,7 +124,8 @@ def _begin(config: Config, folder: Path, fs: FileSystem) -> _Recovered:
     wal = WriteAheadLog.create(folder, fs, metadata, max_wals=config.member.max_wals)
     wal.append(start.entries, start.hard_state)
     wal.sync()
-    return _Recovered(metadata, wal, start.hard_state, start.entries, (Index(0), Term(0)))
+    known = {member.id: member.peer_urls for member in members}
+    return _Recovered(metadata, wal, start.hard_state, start.entries, (Index(0), Term(0)), known)
 
 
 def _recover(
@@ -135,7 +141,7 @@ def _recover(
             offset=replay.cut.offset,
             size_bytes=replay.cut.byte_count,
         )
-    return _Recovered(replay.metadata, wal, replay.hard_state, replay.entries, start)
+    return _Recovered(replay.metadata, wal, replay.hard_state, replay.entries, start, {})
 
 
 def _check_continuity(store: Store, recovered: _Recovered, directory: DataDirectory) -> None:

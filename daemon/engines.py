@@ -10,7 +10,7 @@ from net.rpc import Limits, Routes
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import structlog
 
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from actors.serve import Engine
     from config.schema import Config
     from config.urls import Url
+    from net.commons import TakeOver
     from net.rpc import HttpHandler
 
 GRPC_OVERHEAD_BYTES = 512 * 1024
 """A message may exceed max-request-bytes by this before gRPC itself refuses it (etcd's allowance)."""
+
+
+PEER_BODY_BYTES_MAX = 64 * 1024 * 1024
+"""Of one raft message that comes as a post; snapshots and streams have no bound here."""
 
 
 class ClientListener(NamedTuple):
@@ -88,6 +93,7 @@ def make_client_engine(
     listening: ClientListener,
     routes: Routes,
     http: HttpHandler,
+    on_batch_end: Callable[[], None],
     fatal: FatalHook,
     logger: structlog.stdlib.BoundLogger,
 ) -> Engine:
@@ -98,19 +104,30 @@ def make_client_engine(
         fatal("ServeActor", error)
 
     if listening.socket is None:
-        return GrpcioEngine(GrpcioListener(routes, limits, fatal=crashed), bind_host(listening.url), listening.url.port)
-    return NativeEngine(NativeListener(routes, http, limits, logger, fatal=crashed), [listening.socket])
+        return GrpcioEngine(
+            GrpcioListener(routes, limits, fatal=crashed, on_batch_end=on_batch_end),
+            bind_host(listening.url),
+            listening.url.port,
+        )
+    return NativeEngine(
+        NativeListener(routes, http, limits, logger, fatal=crashed, on_batch_end=on_batch_end), [listening.socket]
+    )
 
 
 def make_peer_engine(
-    http: HttpHandler, sockets: Sequence[socket.socket], fatal: FatalHook, logger: structlog.stdlib.BoundLogger
+    http: HttpHandler,
+    take_over: TakeOver,
+    sockets: Sequence[socket.socket],
+    fatal: FatalHook,
+    logger: structlog.stdlib.BoundLogger,
 ) -> Engine:
-    """Return the engine of the peer listeners, which serve pages and no gRPC."""
+    """Return the engine of the peer listeners, which serve pages, streams and no gRPC."""
     listener = NativeListener(
         Routes(unary={}, streams={}),
         http,
-        Limits(),
+        Limits(http_body_bytes_max=PEER_BODY_BYTES_MAX),
         logger,
         fatal=lambda error: fatal("PeerTransportActor", error),
+        take_over=take_over,
     )
     return NativeEngine(listener, sockets)

@@ -38,6 +38,8 @@ class ThreadHost:
         # Unlike an event, this may be filled by a signal handler that interrupts the very thread that waits on it.
         self._woken: SimpleQueue[None] = SimpleQueue()
         self._crash: tuple[str, BaseException] | None = None
+        self.retired = False
+        """Whether this member has no place in its cluster any more."""
         self._refs: list[pykka.ActorRef[Any]] = []
         self._own = ThreadHome(self.crashed)
         self._loops: dict[str, LoopHome] = {}
@@ -69,6 +71,16 @@ class ThreadHost:
     def wake(self) -> None:
         """End wait."""
         self._woken.put(None)
+
+    def retire(self) -> None:
+        """End wait for good: this member was removed from its cluster.  From any thread."""
+        if not self.retired:
+            self.retired = True
+            self._logger.warning(
+                "this member was removed from the cluster for ever and stops; to take part again, remove its data "
+                "directory and add it as a new member"
+            )
+            self.wake()
 
     def stop(self) -> None:
         """Stop all actors, last started first, then their loops."""

@@ -151,7 +151,7 @@ def open_listeners(
     node.peers.tell(Open())
     for peer_url in config.member.listen_peer_urls:
         logger.info("serving peer traffic", address=str(peer_url))
-    while stop.number is None:
+    while stop.number is None and not host.retired:
         host.exit_if_crashed()
         try:
             node.published.result(timeout=0.1)

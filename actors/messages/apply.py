@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.messages.common import Tick
+from actors.messages.common import ClusterIs, Tick
 from actors.messages.serve import Answered, TokensUsed
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ class ObserveAuth(NamedTuple):
     observer: Address[AuthEvent]
 
 
+class ObserveCluster(NamedTuple):
+    """Tell *observer* at once, and at each change, who belongs to the cluster."""
+
+    observer: Address[ClusterIs]
+
+
 class Inspect(NamedTuple):
     """Run *question* on the state machine, on this actor's thread, and let it send its own answer.
 
@@ -84,6 +90,7 @@ ApplyMessage = (
     | ObserveOutcomes
     | ObserveChanges
     | ObserveLeases
+    | ObserveCluster
     | ObserveAuth
     | Inspect
     | Defragment

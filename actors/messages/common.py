@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from core.membership.member import Member
+    from core.types import MemberId
 
 
 class Tick(NamedTuple):
@@ -10,3 +14,12 @@ class Tick(NamedTuple):
 
     now_s: float
     """Monotonic seconds."""
+
+
+class ClusterIs(NamedTuple):
+    """From ApplyActor: who belongs to the cluster, as of what is applied."""
+
+    members: tuple[Member, ...]
+    removed: tuple[MemberId, ...]
+    version: str
+    """Empty until the members have agreed on one."""

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from actors.messages.common import Tick
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from actors.address import Address
+    from actors.address import Address, AnyDelivery
+    from actors.messages.peer_transport import Send
     from actors.messages.serve import ReadIndexed, Refused
-    from core.raft.messages import ConfChange, ConfChangeV2
+    from core.raft.messages import ConfChange, ConfChangeV2, Message
+    from core.raft.node import RaftNode
     from core.types import Index, MemberId, RequestId, Term
 
 
@@ -39,6 +41,47 @@ class ReadIndex(NamedTuple):
     context: int
     """The asker's number for this round; comes back with the answer."""
     answer_to: Address[ReadIndexed]
+
+
+class Step(NamedTuple):
+    """Other members have sent these; *after* is sent when they have been taken."""
+
+    messages: Sequence[Message]
+    after: AnyDelivery | None = None
+
+
+class Unreachable(NamedTuple):
+    """Something for this member was lost."""
+
+    member: MemberId
+
+
+class SnapshotStatus(NamedTuple):
+    """The sending of a snapshot has ended."""
+
+    member: MemberId
+    ok: bool
+
+
+class SnapshotInstalled(NamedTuple):
+    """The store has been replaced by the snapshot at *index*."""
+
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+
+
+class CarryMessages(NamedTuple):
+    """Give messages for other members to *carrier* from now on."""
+
+    carrier: Address[Send]
+
+
+class InspectRaft(NamedTuple):
+    """Run *question* on the core, on this actor's thread, and let it send its own answer; it must not change anything.
+
+    For rare questions, such as how far a learner has come.
+    """
+
+    question: Callable[[RaftNode], None]
 
 
 class Stable(NamedTuple):
@@ -82,5 +125,19 @@ class RoleIs(NamedTuple):
 
 
 RaftMessage = (
-    Propose | ProposeConfChange | ReadIndex | Stable | Applied | ConfChangeApplied | TransferLeader | ObserveRole | Tick
+    Propose
+    | ProposeConfChange
+    | ReadIndex
+    | Step
+    | Unreachable
+    | SnapshotStatus
+    | SnapshotInstalled
+    | CarryMessages
+    | InspectRaft
+    | Stable
+    | Applied
+    | ConfChangeApplied
+    | TransferLeader
+    | ObserveRole
+    | Tick
 )

@@ -71,6 +71,8 @@ class Effects:
     """Compacted revision, and the request that wants to wait until the removal is done (``physical``)."""
     first_of_term: Term | None = None
     """The term whose leader's empty entry was applied: it may expire leases now."""
+    cluster_changed: bool = False
+    """Members, their attributes or the cluster's version have changed."""
     over_quota: bool = False
     """A write was applied that takes the store over its quota: the alarm must be raised."""
 
@@ -309,22 +311,27 @@ class Applier:
         member = self.cluster.set_attributes(MemberId(asked.member_ID), attributes.name, tuple(attributes.client_urls))
         if member is not None:
             self._store_member(member)
+            self._effects.cluster_changed = True
         return self._header()
 
     def _set_cluster_version(self, request: InternalRaftRequest) -> bytes:
         version = request.cluster_version_set.ver
         self.cluster.version = version
+        self._effects.cluster_changed = True
         self.store.bucket_put(Bucket.CLUSTER, b"clusterVersion", version.encode())
         return self._header()
 
     def _apply_conf_change(self, entry: Entry) -> None:
         change = self._decode_conf_change(entry.data)
+        effects = self._effects
         try:
-            member = self.cluster.apply(change)
             conf_state = changed(self.conf_state, change)
-        except (EtcdError, MalformedMember, InvalidConfChangeError):
+            member = self.cluster.apply(change)
+        except (EtcdError, MalformedMember, InvalidConfChangeError) as error:
             # It was checked before it was proposed; what does not fit any more has no effect, on any member.
-            self._effects.conf_changes.append(None)
+            effects.conf_changes.append(None)
+            if isinstance(error, EtcdError):
+                effects.outcomes.append((RequestId(change.id), error))
             return
         if member is not None:
             self._store_member(member)
@@ -334,7 +341,9 @@ class Applier:
             self.store.bucket_put(Bucket.MEMBERS_REMOVED, key, b"removed")
         self.conf_state = conf_state
         self.store.bucket_put(Bucket.META, b"confState", encode_conf_state(conf_state))
-        self._effects.conf_changes.append(change)
+        effects.conf_changes.append(change)
+        effects.cluster_changed = True
+        effects.outcomes.append((RequestId(change.id), self._header()))
 
     def _store_member(self, member: Member) -> None:
         self.store.bucket_put(Bucket.MEMBERS, member.hex_id.encode(), member.to_json())
