@@ -78,6 +78,8 @@ class BootActor(NodeActor[BootMessage]):
         """Take one message."""
         match message:
             case Tick():
+                if not self._now_s:
+                    self._attempted_s = message.now_s  # what was tried before the first tick
                 self._now_s = message.now_s
                 if self._attempt is not None and self._now_s - self._attempted_s > self._retry_s:
                     self._publish()

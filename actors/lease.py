@@ -117,7 +117,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
         if primary and not self._lessor.primary:
             self._lessor.promote(self._clock.monotonic_s(), self._extend_s)
         elif not primary and self._lessor.primary:
-            self._lessor.demote()
+            self._demote()
 
     def _renew(self, message: Renew) -> None:
         now_s = self._clock.monotonic_s()
@@ -138,6 +138,14 @@ class LeaseActor(NodeActor[LeaseMessage]):
     def _answer_late(self, lease: LeaseId) -> None:
         for token, answer_to in self._late.pop(lease, ()):
             answer_to.tell(Renewed([(token, 0)]))
+
+    def _demote(self) -> None:
+        self._lessor.demote()
+        # The next primary may let these leases live on, so nobody may be told that they are gone.
+        late, self._late = self._late, {}
+        for asks in late.values():
+            for token, answer_to in asks:
+                answer_to.tell(Renewed([(token, NotPrimaryLessor())]))
 
     def _times(self, lease: LeaseId) -> LeaseTimes | NotPrimaryLessor:
         try:
