@@ -10,7 +10,6 @@ from config.schema import DECLARED
 PROGRAMS_TO_COME = {
     "gateway": "forward TCP connections to the members",
     "grpc-proxy": "serve the API in front of a cluster",
-    "snapshot": "inspect or restore a snapshot (etcdutl does both)",
 }
 """First words that are known but not supported yet."""
 
@@ -25,6 +24,9 @@ Usage:
 
   actcd check-config FILE
     Read FILE, name every fault in it, and exit.
+
+  actcd snapshot save|status|restore FILE [flags]
+    Fetch a snapshot from a member, check one, or make a data directory from one; see actcd snapshot --help.
 
   actcd --version
     Print the version and exit.

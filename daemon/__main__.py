@@ -12,7 +12,17 @@ import sys
 from typing import NoReturn
 
 from core.version import SERVER_VERSION
-from daemon.command_line import CheckConfig, Refused, RunServer, ShowHelp, ShowVersion, check_config, parse
+from daemon import snapshot_tool
+from daemon.command_line import (
+    CheckConfig,
+    Refused,
+    RunServer,
+    RunSnapshotTool,
+    ShowHelp,
+    ShowVersion,
+    check_config,
+    parse,
+)
 from daemon.server import run
 
 
@@ -34,6 +44,8 @@ def main() -> NoReturn:
             report = check_config(command)
             print("\n".join(report.lines))  # noqa: T201 - asked for
             sys.exit(report.exit_code)
+        case RunSnapshotTool():
+            sys.exit(snapshot_tool.run(command.arguments))
         case Refused():
             print("\n".join(command.lines), file=sys.stderr)  # noqa: T201 - there is no logger yet
             sys.exit(command.exit_code)

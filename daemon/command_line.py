@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from config.schema import Config
 
 CHECK_CONFIG = "check-config"
+SNAPSHOT = "snapshot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,13 @@ class CheckConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSnapshotTool:
+    """Do what the *arguments* behind the word `snapshot` ask for."""
+
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Print *lines* on stderr and exit with *exit_code*."""
 
@@ -62,7 +70,7 @@ class Refused:
     lines: tuple[str, ...]
 
 
-Command = RunServer | ShowHelp | ShowVersion | CheckConfig | Refused
+Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunSnapshotTool | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine
     word = arguments[0] if arguments else ""
     if word == CHECK_CONFIG:
         return _check_config_command(arguments[1:])
+    if word == SNAPSHOT:
+        return RunSnapshotTool(tuple(arguments[1:]))
     if word in PROGRAMS_TO_COME:
         line = f"actcd does not support '{word}' yet (to come: {PROGRAMS_TO_COME[word]}); see 'actcd --help'"
         return Refused(EXIT_REFUSED, (line,))

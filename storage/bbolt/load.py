@@ -86,7 +86,7 @@ def _batches(items: Iterable[tuple[bytes, bytes]]) -> Iterable[list[tuple[bytes,
 
 def _records(file: BoltFile, path: Path) -> Iterable[tuple[bytes, bytes]]:
     for key, kv, at in file.located_items(KEY_BUCKET):
-        fault = _record_fault(key, kv)
+        fault = record_fault(key, kv)
         if fault:
             raise NotAStore(f"{path} holds a bad record at offset {at}: {fault}")
         yield RECORDS + key, kv
@@ -101,7 +101,7 @@ def _bucket_items(file: BoltFile, path: Path, bucket: Bucket) -> Iterable[tuple[
         yield bucket.prefix + key, value
 
 
-def _record_fault(key: bytes, kv: bytes) -> str:
+def record_fault(key: bytes, kv: bytes) -> str:
     """Return in what a record differs from all that etcd writes, or nothing."""
     size_bytes = len(key)
     tombstone = size_bytes == _TOMBSTONE_KEY_SIZE_BYTES

@@ -1,0 +1,109 @@
+"""Fetching a snapshot from a running member into a file: `actcd snapshot save`.
+
+A client like any other; knows the Snapshot call and what a whole snapshot looks like.  The file appears under its name
+only when it is whole and its SHA-256 is right.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+from proto.rpc_pb2 import AuthenticateRequest, SnapshotRequest
+from proto.rpc_pb2_grpc import AuthStub, MaintenanceStub
+from storage.bbolt.pages import TRAILER_SIZE_BYTES
+from storage.bbolt.status import check_trailer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
+
+
+class SaveFailed(Exception):  # noqa: N818 - named for what happened
+    """No snapshot came; the text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """Where from, where to, and as whom."""
+
+    path: Path
+    endpoint: str
+    cacert: str = ""
+    """Paths of PEM files; any of them makes the connection a TLS one, as https:// in front of the endpoint does."""
+    cert: str = ""
+    key: str = ""
+    user: str = ""
+    password: str = ""
+    dial_timeout_s: float = 2.0
+    command_timeout_s: float | None = None
+
+
+def save(options: SaveOptions, progress: Callable[[str, int], None]) -> str:
+    """Fetch the snapshot and return the storage version that the member tells, empty before etcd 3.6.
+
+    Raises SaveFailed, BadTrailer, OSError, and leaves no file then.
+    """
+    part = options.path.with_name(options.path.name + ".part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file, _channel(options) as channel:
+            version = _receive(options, channel, file.write, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        check_trailer(part)
+        part.rename(options.path)
+    except grpc.RpcError as error:
+        code, text = error.code(), error.details()
+        raise SaveFailed(f"{options.endpoint} sent no snapshot: {text} ({code.name})") from error
+    except grpc.FutureTimeoutError as error:
+        raise SaveFailed(f"no server answers at {options.endpoint}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return version
+
+
+def _receive(
+    options: SaveOptions, channel: grpc.Channel, write: Callable[[bytes], int], progress: Callable[[str, int], None]
+) -> str:
+    grpc.channel_ready_future(channel).result(timeout=options.dial_timeout_s)
+    metadata: list[tuple[str, str]] = []
+    if options.user:
+        auth = AuthStub(channel)  # type: ignore[no-untyped-call]  # generated
+        request = AuthenticateRequest(name=options.user, password=options.password)
+        metadata.append(("token", auth.Authenticate(request, timeout=options.dial_timeout_s).token))
+    maintenance = MaintenanceStub(channel)  # type: ignore[no-untyped-call]  # generated
+    version = ""
+    received_bytes = 0
+    for chunk in maintenance.Snapshot(SnapshotRequest(), timeout=options.command_timeout_s, metadata=metadata):
+        write(chunk.blob)
+        version = chunk.version or version
+        received_bytes += len(chunk.blob)
+        progress("bytes", received_bytes)
+    if received_bytes <= TRAILER_SIZE_BYTES:
+        raise SaveFailed(f"{options.endpoint} sent an empty snapshot")
+    return version
+
+
+def _channel(options: SaveOptions) -> grpc.Channel:
+    scheme, separator, address = options.endpoint.rpartition("://")
+    if options.cacert or options.cert or scheme == "https":
+        return grpc.secure_channel(address, _credentials(options), options=_CHANNEL_OPTIONS)
+    if separator and scheme != "http":
+        raise SaveFailed(f"the endpoint {options.endpoint} must be host:port, http://host:port or https://host:port")
+    return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+
+
+def _credentials(options: SaveOptions) -> grpc.ChannelCredentials:
+    def content(path: str) -> bytes | None:
+        if not path:
+            return None
+        with open(path, "rb") as file:  # noqa: PTH123 - a name from the command line
+            return file.read()
+
+    return grpc.ssl_channel_credentials(content(options.cacert), content(options.key), content(options.cert))
