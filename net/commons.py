@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
+from net.reading import READ_BYTES_MAX
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -81,6 +83,8 @@ class Commons:
         self.log = log
         self.admit = admit
         """Whether to serve a client, by its verified certificate (empty if it has none)."""
+        self.read_buffer = memoryview(bytearray(READ_BYTES_MAX))
+        """Where all connections read to, one after the other."""
         self.connections: dict[Connection, None] = {}
         self.empty = asyncio.Event()
         """Set while there is no connection."""

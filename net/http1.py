@@ -6,16 +6,18 @@ timeouts.  What the bytes of a request mean is net/http1_parser.  Spec: RFC 9112
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from net.http1_parser import Head, HttpFaultError, RequestParser
 from net.http1_response import Http1Response, encode_head
+from net.reading import ReadingProtocol
 from net.rpc import HttpRequest
 from net.transports import common_name, leave, peer_name
 
 if TYPE_CHECKING:
+    import asyncio
+
     from net.commons import Commons, TakeOver
     from net.deadlines import Bucket
 
@@ -28,10 +30,11 @@ READ_AHEAD_BYTES_MAX: Final = 64 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Http1Connection(asyncio.Protocol):
+class Http1Connection(ReadingProtocol):
     """Speaks HTTP/1.1 on *transport*, from the first request on."""
 
     def __init__(self, commons: Commons, transport: asyncio.Transport) -> None:
+        super().__init__(commons.read_buffer)
         limits = commons.limits
         self._commons = commons
         self._transport = transport

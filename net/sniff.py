@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from net.http1 import Http1Connection
 from net.http2.connection import Http2Connection
 from net.http2.frames import PREFACE
+from net.reading import ReadingProtocol
 from net.transports import peer_name
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from net.deadlines import Bucket
 
 
-class SniffingConnection(asyncio.Protocol):
+class SniffingConnection(ReadingProtocol):
     """A connection whose protocol is not known yet."""
 
     def __init__(self, commons: Commons) -> None:
+        super().__init__(commons.read_buffer)
         self._commons = commons
         self._seen = b""
         self._transport: asyncio.Transport | None = None

@@ -10,7 +10,6 @@ as RFC 9113 says; nothing a peer sends raises out of here.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 from net.http2 import frames
@@ -29,20 +28,24 @@ from net.http2.frames import (
 from net.http2.grpc import UnaryCall
 from net.http2.life import CANCELED
 from net.http2.messages import MESSAGE_PREFIX
+from net.reading import ReadingProtocol
 from net.rpc import Code, Status
 
 if TYPE_CHECKING:
+    import asyncio
+
     from net.commons import Commons
 
 _LARGEST_HEAD: Final = frames.PAYLOAD_BYTES_DEFAULT << 8 | 0xFF
 """Length and type of the largest frame that we accept, as they stand in a frame's first four bytes."""
 
 
-class Http2Connection(Dispatch, asyncio.Protocol):
+class Http2Connection(Dispatch, ReadingProtocol):
     """Speaks HTTP/2 on *transport*, from the client's preface on."""
 
     def __init__(self, commons: Commons, transport: asyncio.Transport) -> None:
-        super().__init__(commons, transport)
+        Dispatch.__init__(self, commons, transport)
+        ReadingProtocol.__init__(self, commons.read_buffer)
         self._rest = b""
         self._greeted = False
         self._timed: list[UnaryCall] = []

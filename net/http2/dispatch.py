@@ -120,7 +120,7 @@ class Dispatch(Life):
         ended = bool(flags & frames.END_STREAM)
         if not body and not ended:
             self.annoyed(guard.USELESS_COST)
-        stream = self._stream(stream_id, ended=ended)
+        stream = self._stream(stream_id)
         if stream is not None:
             stream.take(len(payload), len(body), ended)
             stream.remote_open = not ended
@@ -273,16 +273,14 @@ class Dispatch(Life):
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
         self.widen(stream_id, frames.parse_uint31(payload))
 
-    def _stream(self, stream_id: int, *, ended: bool) -> Http2Stream | None:
-        """Find the stream that DATA came for; None if it is done on our side and the client cannot have known."""
+    def _stream(self, stream_id: int) -> Http2Stream | None:
+        """Find the stream that DATA came for; None if it is one that we have reset."""
         stream = self.streams.get(stream_id)
         if stream is not None:
             return stream
         if stream_id == 0 or stream_id > self.last_stream_id:
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that is idle")
         self.annoyed(guard.USELESS_COST)
-        if stream_id not in self.reset_ids:
-            raise StreamFaultError(ErrorCode.STREAM_CLOSED, "DATA on a stream that is closed")
-        if self.reset_ids[stream_id] and not ended:
-            self.reset(stream_id, ErrorCode.NO_ERROR, CANCELED)
-        return None
+        if stream_id in self.reset_ids:
+            return None
+        raise StreamFaultError(ErrorCode.STREAM_CLOSED, "DATA on a stream that is closed")

@@ -46,8 +46,8 @@ class Life(SendingSide):
         """When a header block began that has not ended."""
         self.goaway_id: int | None = None
         """The last stream that is served, once that is final."""
-        self.reset_ids: dict[int, bool] = {}
-        """Streams that are done on our side and perhaps not on the client's; whether it is still to be told so."""
+        self.reset_ids: dict[int, None] = {}
+        """Streams that we have reset, whose late frames are ignored."""
         self._pinged_at_s: float | None = None
         self._draining = False
         self._bucket: Bucket | None = None
@@ -80,13 +80,13 @@ class Life(SendingSide):
         """Let go of a stream that is done on our side; late frames of the client are then ignored."""
         self.streams.pop(stream.stream_id, None)
         if stream.remote_open:
-            self.remember_reset(stream.stream_id, told=stream.tells_the_end)
+            self.remember_reset(stream.stream_id)
         if not self.streams and self.goaway_id is not None:
             self.close()
 
-    def remember_reset(self, stream_id: int, *, told: bool = True) -> None:
-        """Ignore what is still on its way for *stream_id*; not *told*, the client gets an RST_STREAM if it goes on."""
-        self.reset_ids[stream_id] = not told
+    def remember_reset(self, stream_id: int) -> None:
+        """Ignore what is still on its way for *stream_id*."""
+        self.reset_ids[stream_id] = None
         if len(self.reset_ids) > RESET_IDS_MAX:
             del self.reset_ids[next(iter(self.reset_ids))]
 

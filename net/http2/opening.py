@@ -11,15 +11,16 @@ from net.http2 import frames
 from net.http2.frames import ErrorCode, StreamFaultError
 from net.http2.grpc import DEADLINE, UnaryCall
 from net.http2.headers import encode_literal
-from net.http2.messages import check_encoding, trailers_frame
+from net.http2.messages import check_encoding, percent_encode, trailers_frame
 from net.http2.plain import HttpExchange
 from net.http2.streaming import StreamCall
-from net.rpc import Status
+from net.rpc import Code, Status
 
 if TYPE_CHECKING:
     from net.http2.dispatch import Dispatch
     from net.http2.request import Request
     from net.http2.stream import Http2Stream
+    from net.rpc import HttpRequest, HttpResponder
 
 
 def open_stream(
@@ -29,8 +30,9 @@ def open_stream(
     if request.content_length and ended:
         raise StreamFaultError(ErrorCode.PROTOCOL_ERROR, "content-length disagrees with the body")
     stream: Http2Stream
-    if not request.grpc and connection.commons.http is not None:
-        stream = HttpExchange(connection, stream_id, request, connection.commons.http)
+    if not request.grpc:
+        # Refused only when the body has come: curl waits for ever, or fails, if it is answered while it sends.
+        stream = HttpExchange(connection, stream_id, request, connection.commons.http or _refuse_content_type)
     else:
         refusal = _refusal(request, timeout_s)
         if refusal is not None:
@@ -60,6 +62,12 @@ def refuse_oversized(connection: Dispatch, stream_id: int, ended: bool) -> None:
     _answer_early(connection, stream_id, tail, ended)
 
 
+def _refuse_content_type(request: HttpRequest, responder: HttpResponder) -> None:
+    text = f'invalid gRPC request content-type "{request.headers.get("content-type", "")}"'
+    status = (("grpc-status", str(int(Code.INVALID_ARGUMENT))), ("grpc-message", percent_encode(text).decode()))
+    responder.reply(415, (("content-type", "application/grpc"), *status), b"")
+
+
 def _refusal(request: Request, timeout_s: float | Status | None) -> tuple[int, Status] | None:
     if isinstance(timeout_s, Status):
         return 400, timeout_s
@@ -75,5 +83,6 @@ def _answer_early(connection: Dispatch, stream_id: int, tail: bytes, ended: bool
     connection.out.append(tail)
     connection.strikes_pardoned = True
     if not ended:
-        connection.remember_reset(stream_id, told=False)
+        connection.out.append(frames.reset_frame(stream_id, ErrorCode.NO_ERROR))
+        connection.remember_reset(stream_id)
     connection.hold()

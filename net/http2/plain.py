@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 class HttpExchange(Http2Stream):
     """One HTTP request and its responder."""
 
-    tells_the_end = False
-
     def __init__(self, connection: Dispatch, stream_id: int, request: Request, handler: HttpHandler) -> None:
         super().__init__(connection, stream_id)
         self._request = request

@@ -77,9 +77,8 @@ class Request:
         self.quick = False
         """Whether a call may be opened without a further look: unary, and with nothing unusual about it."""
         if not self.grpc:
-            refused = Status(Code.INVALID_ARGUMENT, f'invalid gRPC request content-type "{content_type}"')
-            self.refusal = (415, refused)
-        elif self.method != "POST":
+            return
+        if self.method != "POST":
             text = f'Received a HEADERS frame with :method "{self.method}" which should be POST'
             self.refusal = (405, Status(Code.INTERNAL, text))
         else:

@@ -41,9 +41,6 @@ class Http2Stream:
     is_pending = False
     tail: bytes | None = None
     """The frame that ends our side, to follow the queue."""
-    tells_the_end = True
-    """Whether an answer that is complete before the request is followed by RST_STREAM at once, as grpc-go does.  Plain
-    HTTP clients may take that for a failure (curl does), so they are told only if they go on sending."""
     bucket: Bucket | None = None
     """Where its deadline waits."""
 
@@ -146,7 +143,7 @@ class Http2Stream:
         connection = self.connection
         connection.strikes_pardoned = True
         connection.out.append(self.tail)
-        if self.remote_open and self.tells_the_end:
+        if self.remote_open:
             # RFC 9113 8.1: the answer is complete; the rest of the request is not needed.
             connection.out.append(frames.reset_frame(self.stream_id, ErrorCode.NO_ERROR))
         connection.forget(self)
