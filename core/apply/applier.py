@@ -18,6 +18,7 @@ from core.apply.auth import AuthApplier
 from core.apply.conf_state import decode_conf_state, encode_conf_state
 from core.apply.cost import put_cost, txn_cost
 from core.apply.kv import KvExecutor
+from core.apply.v2_request import Attributes, ClusterVersion, meaning, v2_request
 from core.errors import EtcdError, LeaseExists, NoSpace
 from core.lease.book import LeaseBook
 from core.membership import v2store
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.apply.header import ResponseHeaders
+    from core.apply.v2_request import V2Request
     from core.membership.member import Member
     from core.mvcc.event import Revised
     from core.mvcc.store import Store
@@ -195,6 +197,9 @@ class Applier:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def _apply_request(self, data: bytes) -> None:
+        if data[0] != _PUT_FIELD and (old := v2_request(data)) is not None:
+            self._apply_v2(old)
+            return
         request = InternalRaftRequest.FromString(data)
         outcome: bytes | EtcdError
         try:
@@ -308,18 +313,30 @@ class Applier:
     def _set_attributes(self, request: InternalRaftRequest) -> bytes:
         asked = request.cluster_member_attr_set
         attributes = asked.member_attributes
-        member = self.cluster.set_attributes(MemberId(asked.member_ID), attributes.name, tuple(attributes.client_urls))
+        return self._note_attributes(MemberId(asked.member_ID), attributes.name, tuple(attributes.client_urls))
+
+    def _note_attributes(self, member_id: MemberId, name: str, client_urls: tuple[str, ...]) -> bytes:
+        member = self.cluster.set_attributes(member_id, name, client_urls)
         if member is not None:
             self._store_member(member)
             self._effects.cluster_changed = True
         return self._header()
 
     def _set_cluster_version(self, request: InternalRaftRequest) -> bytes:
-        version = request.cluster_version_set.ver
+        return self._note_version(request.cluster_version_set.ver)
+
+    def _note_version(self, version: str) -> bytes:
         self.cluster.version = version
         self._effects.cluster_changed = True
         self.store.bucket_put(Bucket.CLUSTER, b"clusterVersion", version.encode())
         return self._header()
+
+    def _apply_v2(self, request: V2Request) -> None:
+        told = meaning(request)
+        if isinstance(told, Attributes):
+            self._note_attributes(told.member, told.name, told.client_urls)
+        elif isinstance(told, ClusterVersion):
+            self._note_version(told.version)
 
     def _apply_conf_change(self, entry: Entry) -> None:
         change = self._decode_conf_change(entry.data)
