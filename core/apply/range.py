@@ -10,6 +10,7 @@ import sys
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
+from core.mvcc.past import recent_past
 from core.mvcc.record import KeyValue, decode_kv, tagged, untagged, without_value
 from core.mvcc.varint import varint
 from proto.rpc_pb2 import RangeRequest
@@ -41,19 +42,13 @@ def range_response(view: View, request: RangeRequest, header: bytes, count: Coun
     *count* counts live keys faster than the view can, and must agree with it (Store.counter_for()).  The request must
     have passed check_range().  Raises FutureRevision or Compacted.
     """
-    key = request.key
-    range_end = request.range_end
-    revision = request.revision
-    if not view.is_current(revision) or count is None:
-        count = _CountAt(view, revision)
-    if request.count_only:
-        return header + _count_field(count(key, range_end))
     limit = request.limit
     sorts = request.sort_order != RangeRequest.NONE
     filters = _filters(request)
     take = limit + 1 if 0 < limit < sys.maxsize and not sorts and not filters else 0
-    records = view.range(key, range_end, revision, take)
-    total = count(key, range_end) if take and len(records) == take else len(records)
+    records, total = _read(view, request, take, count)
+    if request.count_only:
+        return header + _count_field(total)
     if filters:
         records = [record for record in records if _passes(decode_kv(untagged(record)), request)]
     if sorts or request.sort_target != RangeRequest.KEY:
@@ -70,17 +65,21 @@ def range_response(view: View, request: RangeRequest, header: bytes, count: Coun
     return b"".join(records)
 
 
-class _CountAt:
-    """Counts by walking a view."""
-
-    __slots__ = ("_revision", "_view")
-
-    def __init__(self, view: View, revision: int) -> None:
-        self._view = view
-        self._revision = revision
-
-    def __call__(self, key: bytes, range_end: bytes) -> int:
-        return self._view.count(key, range_end, self._revision)
+def _read(view: View, request: RangeRequest, take: int, count: Count | None) -> tuple[list[bytes], int]:
+    """Return the first *take* records (0: all; none for count_only), and how many the whole range has."""
+    key, range_end, revision = request.key, request.range_end, request.revision
+    current = view.is_current(revision)
+    if not current and range_end and count is not None:
+        live_count = count(key, range_end)
+        past = recent_past(view, key, range_end, revision, live_count)
+        if past is not None:
+            return [] if request.count_only else past.range(take), past.count(live_count)
+    records = [] if request.count_only else view.range(key, range_end, revision, take)
+    if not request.count_only and (not take or len(records) < take):
+        return records, len(records)
+    if current and count is not None:
+        return records, count(key, range_end)
+    return records, view.count(key, range_end, revision)
 
 
 def _count_field(count: int) -> bytes:

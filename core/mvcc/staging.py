@@ -57,7 +57,7 @@ class Staging:
         keys = sorted((key for key in staged if start <= key < stop), reverse=reverse)
         if not keys:
             return committed
-        return _merge(committed, [(key, staged[key]) for key in keys], reverse=reverse)
+        return overlaid(committed, [(key, staged[key]) for key in keys], reverse=reverse)
 
     def scan_keys(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[bytes]:
         """See Reader."""
@@ -80,9 +80,10 @@ class Staging:
         return self.others
 
 
-def _merge(
+def overlaid(
     committed: Iterator[tuple[bytes, bytes]], staged: list[tuple[bytes, bytes | None]], *, reverse: bool
 ) -> Iterator[tuple[bytes, bytes]]:
+    """Return *committed* with *staged* laid over it, None hiding a key; both are in the same order."""
     at = 0
     end = len(staged)
     for item in committed:

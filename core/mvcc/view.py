@@ -92,6 +92,10 @@ class View:
         else:
             values = self.reader.scan_values(*bounds(CURRENT, key, range_end))
             records = list(islice(values, limit) if limit > 0 else values)
+        return self.resolved(records)
+
+    def resolved(self, records: list[bytes]) -> list[bytes]:
+        """Return *records* with each pointer replaced by what it points to."""
         return [record if record[0] == RECORD_TAG else tagged(self._follow(record)) for record in records]
 
     def count(self, key: bytes, range_end: bytes, revision: int = 0) -> int:

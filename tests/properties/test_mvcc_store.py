@@ -17,6 +17,8 @@ from core.apply.txn import check_txn
 from core.errors import Compacted, DuplicateKey, EtcdError, FutureRevision
 from core.mvcc.backend import MemoryBackend
 from core.mvcc.hashing import hash_kv
+from core.mvcc.past import recent_past
+from core.mvcc.record import untagged
 from core.mvcc.store import Store
 from proto.kv_pb2 import KeyValue
 from proto.rpc_pb2 import (
@@ -186,6 +188,23 @@ class StoreMachine(RuleBasedStateMachine):
                 answer()
             return
         assert RangeResponse.FromString(answer()) == expected
+
+    @rule(key=KEYS, range_end=RANGE_ENDS.filter(bool), back=BACK, limit=st.integers(0, 3))
+    def range_of_recent_past(self, key: bytes, range_end: bytes, back: int, limit: int) -> None:
+        self.flush(sync=False)
+        revision = self.model.revision - back
+        if revision < max(self.model.compact_revision, 1):
+            return
+        view = self.store.view()
+        live_count = view.count(key, range_end)
+        # However many keys it says there are now, the answer must be right; how many decides only whether it is tried.
+        past = recent_past(view, key, range_end, revision, 1000)
+        assert past is not None
+        expected = self.model.range(RangeRequest(key=key, range_end=range_end, revision=revision))
+        assert past.count(live_count) == expected.count
+        assert [KeyValue.FromString(untagged(record)) for record in past.range(limit)] == list(
+            expected.kvs[: limit or None]
+        )
 
     # -- compaction, counting, hashes --------------------------------------------------------------------------------
 
