@@ -194,7 +194,8 @@ class Limits:
     """Of one plain HTTP request; JSON needs more room than the message it stands for."""
     connections_max: int = 100_000
     header_timeout_s: float = 10.0
-    """From accept to the end of the TLS handshake and of the first request's headers."""
+    """From accept to the end of the TLS handshake, and again to the end of a request's headers, once they have begun.
+    A client of HTTP/2 has to send its SETTINGS in this time and may then be idle."""
     keepalive_min_time_s: float = 5.0
     """Pings closer than this are strikes; three strikes get GOAWAY ENHANCE_YOUR_CALM ``too_many_pings``."""
     keepalive_interval_s: float = 7200.0

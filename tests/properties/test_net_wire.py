@@ -18,6 +18,9 @@ from net.http2.messages import MessageFaultError, MessageReader, percent_encode
 from net.rpc import HttpRequest, HttpResponder, Limits
 from tests.unit.net_harness import Client, FakeTransport, Recorder, World, data
 
+unhurried = settings(deadline=None)
+"""A busy machine is no reason to fail; pytest's own timeout remains."""
+
 LIMITS = Limits(header_list_bytes_max=2000, receive_message_bytes_max=5000, http_body_bytes_max=1000)
 
 names = st.sampled_from([b"a", b"token", b"grpc-timeout", b":path", b"content-type", b"x" * 40])
@@ -25,6 +28,7 @@ values = st.binary(max_size=60)
 fields = st.lists(st.tuples(names, values, st.booleans()), max_size=8)
 
 
+@unhurried
 @given(st.lists(st.tuples(fields, st.booleans(), st.sampled_from([None, 0, 100, 300, 4096])), max_size=8))
 def test_decoder_agrees_with_the_library(
     blocks: list[tuple[list[tuple[bytes, bytes, bool]], bool, int | None]],
@@ -39,6 +43,7 @@ def test_decoder_agrees_with_the_library(
         assert decoded.fields == [(name, value) for name, value, _ in block_fields]
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=60), max_size=4))
 def test_decoder_refuses_what_the_library_refuses(blocks: list[bytes]) -> None:
     """On any bytes our decoder and the library's agree: the same fields, or a fault."""
@@ -58,6 +63,7 @@ def test_decoder_refuses_what_the_library_refuses(blocks: list[bytes]) -> None:
         assert fields_seen == expected
 
 
+@unhurried
 @given(
     st.lists(st.binary(max_size=3000), min_size=1, max_size=5),
     st.lists(st.integers(1, 4000), max_size=20),
@@ -76,6 +82,7 @@ def test_messages_survive_any_cut(messages: list[bytes], cuts: list[int]) -> Non
     assert reader.held_bytes == 0
 
 
+@unhurried
 @given(st.binary(max_size=200))
 def test_reader_takes_anything(body: bytes) -> None:
     """Bytes that are no messages end in a fault or are held, within the limit."""
@@ -89,6 +96,7 @@ def test_reader_takes_anything(body: bytes) -> None:
     assert reader.held_bytes < 105
 
 
+@unhurried
 @given(st.text(max_size=200))
 def test_percent_encoding_is_printable_and_reversible(text: str) -> None:
     """Any text of a status can stand in a header and be read again."""
@@ -120,6 +128,7 @@ def assert_told_of_the_end_once(recorder: Recorder) -> None:
     assert recorder.told[-1] is ends[0]
 
 
+@unhurried
 @given(pieces=st.lists(st.binary(max_size=100), max_size=5), greet=st.booleans())
 def test_http2_takes_any_bytes(pieces: list[bytes], *, greet: bool) -> None:
     """Random bytes, before and after the greeting."""
@@ -160,7 +169,7 @@ window_changes = st.one_of(
 )
 
 
-@settings(max_examples=200)
+@settings(unhurried, max_examples=200)
 @given(
     st.lists(
         calls() | random_frames.map(lambda frame: [frame]) | window_changes.map(lambda frame: [frame]), max_size=10
@@ -184,6 +193,7 @@ def test_http2_takes_any_frames(sequences: list[list[bytes]], choices: st.DataOb
     check_alive_or_ended(client)
 
 
+@unhurried
 @given(st.data())
 def test_http2_takes_mutated_sessions(choices: st.DataObject) -> None:
     """A valid session with a few bytes changed, left out or repeated."""
@@ -230,6 +240,7 @@ def http1_answer(pieces: list[bytes]) -> tuple[bytes, FakeTransport]:
     return bytes(transport.written), transport
 
 
+@unhurried
 @given(st.lists(st.integers(0, len(HTTP_SESSION)), max_size=10))
 def test_http1_means_the_same_however_it_is_cut(cuts: list[int]) -> None:
     """Reads end anywhere."""
@@ -238,6 +249,7 @@ def test_http1_means_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert http1_answer(pieces)[0] == http1_answer([HTTP_SESSION])[0]
 
 
+@unhurried
 @given(st.data())
 def test_http1_takes_any_bytes(choices: st.DataObject) -> None:
     """A mutated session, and plain noise: each ends in answers and at most one refusal, the last."""
