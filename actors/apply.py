@@ -188,12 +188,12 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         store.flush()
         changes = applier.take_changes()
         effects = applier.take_effects()
+        self._tell_of_auth()
         # What may be read is published before anybody hears of it: a client that reads after its answer finds it.
         view = store.view()
         published = Published(view, self._term, self._commit, applier.allocated_bytes)
         for observer in self._observers:
             observer.tell(published)
-        self._tell_of_auth()
         if effects.outcomes:
             self._complete(effects.outcomes)
         if changes:
@@ -229,7 +229,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             waiters[owner].tell(Completed(owned))
 
     def _tell_of_auth(self) -> None:
-        # Before the answers: a token is good at once for whoever got it, and what was taken away is gone.
+        # Before anything else: a token is good at once for whoever got it, and what was taken away is gone.
         auth = self._applier.auth
         rules, tokens = auth.book.rules, auth.take_token_events()
         if rules is self._rules and not tokens:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from actors.base import Home, NodeActor
-from actors.messages.apply import ObserveLeases, ObserveOutcomes
+from actors.messages.apply import ObserveAuth, ObserveLeases, ObserveOutcomes
 from actors.messages.common import Tick
 from actors.messages.lease import Checkpointed, Granted, LeaseMessage, ListLeases, Promote, Renew, Revoked, TimeToLive
 from actors.messages.raft import ObserveRole, Propose, RoleIs
-from actors.messages.serve import Answered, Completed, Refused, Renewed
+from actors.messages.serve import Answered, AuthIs, Completed, Refused, Renewed, TokensUsed
+from core.auth.rules import NO_RULES, ROOT_USER
 from core.errors import NotPrimaryLessor
 from core.types import MemberId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest, RequestHeader
@@ -67,6 +68,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
         self._raft = raft
         self._ids = request_ids
         self._logger = logger
+        self._rules = NO_RULES
         self._next_check_s = 0.0
         self._role = RoleIs(Term(0), MemberId(0), is_leader=False)
         self._led_term = Term(0)
@@ -76,6 +78,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
         """Ask to be told which leases there are, and who leads."""
         self._apply.tell(ObserveOutcomes(self._ids.owner, self.actor_ref))
         self._apply.tell(ObserveLeases(self.actor_ref))
+        self._apply.tell(ObserveAuth(self.actor_ref))
         self._raft.tell(ObserveRole(self.actor_ref))
 
     def handle(self, message: LeaseMessage) -> None:
@@ -108,6 +111,10 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 if message.now_s >= self._next_check_s:
                     self._next_check_s = message.now_s + EXPIRY_CHECK_S
                     self._revoke_expired(message.now_s)
+            case AuthIs():
+                self._rules = message.rules
+            case TokensUsed():
+                pass  # for listeners
             case Completed() | Refused():
                 pass  # a revoke that failed is tried again after the lessor's retry time
 
@@ -164,8 +171,9 @@ class LeaseActor(NodeActor[LeaseMessage]):
         proposals: list[tuple[RequestId, bytes]] = []
         for lease in expired:
             request_id = self._ids.make()
-            request = InternalRaftRequest(
-                header=RequestHeader(ID=request_id), lease_revoke=LeaseRevokeRequest(ID=lease)
-            )
+            header = RequestHeader(ID=request_id)
+            if self._rules.enabled:  # what a lease holds may belong to anybody
+                header.username, header.auth_revision = ROOT_USER, self._rules.revision
+            request = InternalRaftRequest(header=header, lease_revoke=LeaseRevokeRequest(ID=lease))
             proposals.append((request_id, request.SerializeToString()))
         self._raft.tell(Propose(proposals, self.actor_ref))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from actors.base import Home, NodeActor
-from actors.messages.apply import Defragment, Inspect, Observe, ObserveOutcomes
+from actors.messages.apply import Defragment, Inspect, Observe, ObserveAuth, ObserveOutcomes
 from actors.messages.common import Tick
 from actors.messages.lease import ListLeases, Renew, TimeToLive
 from actors.messages.raft import ObserveRole, Propose, ReadIndex, RoleIs
 from actors.messages.serve import (
     Answered,
+    AuthIs,
     Completed,
     Drain,
     Open,
@@ -25,21 +27,25 @@ from actors.messages.serve import (
     Refused,
     Renewed,
     ServeMessage,
+    TokensUsed,
     WatchFrames,
     WritesRefused,
 )
 from actors.messages.wal import ObserveSpace
 from actors.messages.watch import StreamBlocked, StreamClosed, StreamDrained, WatchRequested
 from actors.messages.worker import Work
+from core.auth.rules import NO_RULES, NOBODY, Identity
 from core.errors import (
     DeadlineExceeded,
     EtcdError,
+    InvalidAuthToken,
     LeaderChanged,
     NoSpace,
     RequestTimeout,
     RequestTooLarge,
     Stopped,
     TooManyRequests,
+    UserEmpty,
 )
 from core.mvcc.varint import varint
 from core.mvcc.watch_streams import StreamId
@@ -48,6 +54,7 @@ from core.types import Index, LeaseId, MemberId, RequestId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest
 from proto.rpc_pb2 import AlarmRequest, AlarmType
 from services.errors import status_of
+from services.identity import certified_name, refuse, token_in
 from services.routes import client_routes
 from services.status_pages import StatusPages
 
@@ -65,8 +72,10 @@ if TYPE_CHECKING:
     from core.apply.header import ResponseHeaders
     from core.mvcc.view import View
     from core.request_id import RequestIds
-    from net.rpc import Call, HttpHandler, Routes, Stream
+    from net.rpc import Call, Context, HttpHandler, Routes, Stream
     from services.node import ApiLimits, Asker, Count, Export
+    from services.passwords import Passwords
+    from services.tokens import TokenScheme
 
     Read = tuple[Asker, Callable[[View], None]]
 
@@ -81,6 +90,15 @@ WATCH_UNSENT_BYTES_MAX = 1 << 20
 
 EXPORTS_MAX = 4
 """Snapshots that clients of this listener may be fetching at once: each takes the store's size on the disk."""
+
+HASHES_WAITING_MAX = 1000
+"""Passwords that may wait for their hash at once: a minute's work at the default cost."""
+
+TOKENS_WAITING_MAX = 1000
+"""Calls that may wait at once for the entry that made their token."""
+
+TOKENS_TICK_S = 1.0
+"""How often tokens that have ended are forgotten, and other listeners told of those in use (etcd's interval)."""
 
 READ_RETRY_S = 0.5
 """A read-index round without an answer is asked again after this (etcd's interval)."""
@@ -115,7 +133,7 @@ class ServeActor(NodeActor[ServeMessage]):
         slow_request_s: float,
         quota_bytes: int | None,
         counter: Callable[[View], Count | None],
-        make_engine: Callable[[Routes, HttpHandler], Engine],
+        make_engine: Callable[[Routes, HttpHandler, Callable[[], None]], Engine],
         wal: Address[ObserveSpace],
         raft: Address[RaftMessage],
         apply: Address[ApplyMessage],
@@ -124,6 +142,10 @@ class ServeActor(NodeActor[ServeMessage]):
         worker: Address[Work],
         exporter: Address[Work],
         make_export: Callable[[View], Export],
+        hashers: Sequence[Address[Work]],
+        passwords: Passwords,
+        tokens: TokenScheme,
+        client_cert_auth: bool,
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
         super().__init__(home)
@@ -134,6 +156,9 @@ class ServeActor(NodeActor[ServeMessage]):
         self.leader = MemberId(0)
         self.commit_index = Index(0)
         self.view: View  # published before the listener opens
+        self.auth = NO_RULES  # told before the listener opens
+        self.passwords = passwords
+        self.tokens = tokens
         self._ids = request_ids
         self._timeout_s = request_timeout_s
         self._slow_s = slow_request_s
@@ -145,6 +170,11 @@ class ServeActor(NodeActor[ServeMessage]):
         self._lease = lease
         self._worker = worker
         self._exporter = exporter
+        self._hashers = hashers
+        self._hashes_waiting = 0
+        self._client_cert_auth = client_cert_auth
+        self._tokens_waiting: list[tuple[float, Context, Callable[[Identity], None], Callable[[EtcdError], None]]] = []
+        self._tokens_tick_s = 0.0
         self._make_export = make_export
         self._exports: dict[Export, float] = {}
         self._logger = logger
@@ -174,9 +204,10 @@ class ServeActor(NodeActor[ServeMessage]):
     def setup(self) -> None:
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
-        self._engine = self._make_engine(client_routes(self), StatusPages(self).handle)
+        self._engine = self._make_engine(client_routes(self), StatusPages(self).handle, self._end_batch)
         self._apply.tell(ObserveOutcomes(self._ids.owner, self.actor_ref))
         self._apply.tell(Observe(self.actor_ref))
+        self._apply.tell(ObserveAuth(self.actor_ref))
         self._raft.tell(ObserveRole(self.actor_ref))
         self._wal.tell(ObserveSpace(self.actor_ref))
 
@@ -189,6 +220,8 @@ class ServeActor(NodeActor[ServeMessage]):
                 self.view, self.term, self.commit_index, self._allocated_bytes = message
                 if self._reads_at:
                     self._run_reads()
+                if self._tokens_waiting:
+                    self._retry_tokens()
             case ReadIndexed():
                 self._end_round(message)
             case WatchFrames():
@@ -200,6 +233,10 @@ class ServeActor(NodeActor[ServeMessage]):
                 self._answer(message.token, message.outcome)
             case Refused():
                 self._complete(Completed([(request_id, message.error) for request_id in message.request_ids]))
+            case AuthIs():
+                self._follow_auth(message)
+            case TokensUsed():
+                self.tokens.prolong(message.tokens, self._loop.time())
             case WritesRefused():
                 self._refusal = message.error
             case RoleIs():
@@ -225,9 +262,21 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         if not cost or self._quota_bytes is None or self._allocated_bytes + cost < self._quota_bytes:
             return True
-        call.fail(status_of(NoSpace()))
-        self._raise_alarm()
+        if self.auth.enabled:
+            # Nobody may stop the writes of all others without saying who it is.
+            self.identify(call, partial(self._refuse_growth, call), partial(refuse, call))
+        else:
+            self._refuse_growth(call, NOBODY)
         return False
+
+    def _refuse_growth(self, call: Call, identity: Identity) -> None:
+        try:
+            self.auth.check_known(identity)
+        except UserEmpty as error:
+            call.fail(status_of(error))
+        else:
+            call.fail(status_of(NoSpace()))
+            self._raise_alarm()
 
     def _raise_alarm(self) -> None:
         # etcd proposes it with every refused write; once a tick tells as much.
@@ -238,7 +287,7 @@ class ServeActor(NodeActor[ServeMessage]):
             data = InternalRaftRequest(alarm=alarm).SerializeToString() + header
             self._raft.tell(Propose([(RequestId(0), data)], self.actor_ref))
 
-    def propose(self, call: Call, tag: bytes, body: bytes) -> None:
+    def propose(self, call: Call, tag: bytes, body: bytes, *, as_caller: bool = True) -> None:
         """See Node."""
         refusal = self._refusal
         if refusal is not None:
@@ -250,8 +299,17 @@ class ServeActor(NodeActor[ServeMessage]):
         ):
             call.fail(status_of(TooManyRequests()))
             return
+        if as_caller and self.auth.enabled:
+            self.identify(call, partial(self._propose_as, call, tag, body), partial(refuse, call))
+            return
         request_id, header = self._ids.make_with_header()
-        data = b"".join((tag, varint(len(body)), body, header))
+        self._enqueue(call, request_id, b"".join((tag, varint(len(body)), body, header)))
+
+    def _propose_as(self, call: Call, tag: bytes, body: bytes, identity: Identity) -> None:
+        request_id, header = self._ids.make_with_identity(identity.user, identity.revision)
+        self._enqueue(call, request_id, b"".join((tag, varint(len(body)), body, header)))
+
+    def _enqueue(self, call: Call, request_id: RequestId, data: bytes) -> None:
         if len(data) > self.limits.request_bytes_max:
             call.fail(status_of(RequestTooLarge()))
             return
@@ -264,6 +322,11 @@ class ServeActor(NodeActor[ServeMessage]):
         # What other sockets have ready in this round of the loop joins the batch.
         self._flush_scheduled = True
         self._loop.call_soon(self._flush)
+
+    def _end_batch(self) -> None:
+        # The engine writes answers when this returns: what the node can answer at once leaves in the same write.
+        self._flush()
+        self._home.settle()
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -340,6 +403,68 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         return self._counter(view)
 
+    # -- who calls ---------------------------------------------------------------------------------------------------
+
+    def identify(self, context: Context, then: Callable[[Identity], None], refuse: Callable[[EtcdError], None]) -> None:
+        """See Node."""
+        token = token_in(context.metadata)
+        if token is None:
+            name = certified_name(context) if self._client_cert_auth else None
+            then(NOBODY if name is None else Identity(name, self.auth.revision))
+            return
+        now_s = self._loop.time()
+        if self.tokens.ready_at(token) > self.view.applied_index and len(self._tokens_waiting) < TOKENS_WAITING_MAX:
+            self._tokens_waiting.append((now_s + self._timeout_s, context, then, refuse))
+            return
+        identity = self.tokens.identify(token, self.auth, now_s)
+        if identity is None:
+            refuse(InvalidAuthToken())
+        else:
+            then(identity)
+
+    def _retry_tokens(self) -> None:
+        # Those still too early wait on, until the same time as before.
+        waiting, self._tokens_waiting = self._tokens_waiting, []
+        for end_s, context, then, refused in waiting:
+            token = token_in(context.metadata)
+            if token is not None and self.tokens.ready_at(token) > self.view.applied_index:
+                self._tokens_waiting.append((end_s, context, then, refused))
+            else:
+                self.identify(context, then, refused)
+
+    def _sweep_tokens(self, now_s: float) -> None:
+        if self._tokens_waiting and self._tokens_waiting[0][0] <= now_s:
+            overdue = [each for each in self._tokens_waiting if each[0] <= now_s]
+            self._tokens_waiting = [each for each in self._tokens_waiting if each[0] > now_s]
+            for _, _, _, refused in overdue:
+                refused(InvalidAuthToken())
+        if now_s >= self._tokens_tick_s:
+            self._tokens_tick_s = now_s + TOKENS_TICK_S
+            self.tokens.tick(now_s)
+            used = self.tokens.take_used()
+            if used:
+                self._apply.tell(TokensUsed(used))
+
+    def _follow_auth(self, message: AuthIs) -> None:
+        self.auth = message.rules
+        now_s = self._loop.time()
+        for event in message.tokens:
+            self.tokens.take(event, now_s)
+
+    def hash_password(self, call: Call, job: Callable[[], object], then: Callable[[object], None]) -> None:
+        """See Node."""
+        if self._hashes_waiting >= HASHES_WAITING_MAX:
+            call.fail(status_of(TooManyRequests()))
+            return
+        self._hashes_waiting += 1
+
+        def answer(outcome: object) -> None:
+            self._hashes_waiting -= 1
+            then(outcome)
+
+        token = self._token(answer)
+        self._hashers[token % len(self._hashers)].tell(Work(token, job, self.actor_ref))
+
     # -- questions to others -----------------------------------------------------------------------------------------
 
     def work(self, call: Call, job: Callable[[], bytes]) -> None:
@@ -372,6 +497,10 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         self._inspect(then, lambda applier: applier.lease_keys(lease))
 
+    def leased_keys(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._inspect(then, lambda applier: applier.leased_keys())
+
     def list_leases(self, then: Callable[..., None]) -> None:
         """See Node."""
         self._lease.tell(ListLeases(self._token(then), self.actor_ref))
@@ -388,9 +517,9 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         self._inspect(then, lambda applier: applier.sizes())
 
-    def defragment(self, then: Callable[..., None]) -> None:
+    def defragment(self, then: Callable[[], None]) -> None:
         """See Node."""
-        token = self._token(then)
+        token = self._token(lambda _outcome: then())
         self._apply.tell(Defragment(token, self.actor_ref))
 
     def open_export(self) -> Export | EtcdError:
@@ -438,9 +567,9 @@ class ServeActor(NodeActor[ServeMessage]):
         self._streams[number] = stream
         return number
 
-    def watch(self, number: StreamId, request: bytes) -> None:
+    def watch(self, number: StreamId, request: bytes, user: str | None = None, refusal: str = "") -> None:
         """See Node."""
-        self._watch.tell(WatchRequested(self.actor_ref, number, request))
+        self._watch.tell(WatchRequested(self.actor_ref, number, request, user, refusal))
 
     def watch_drained(self, number: StreamId) -> None:
         """See Node."""
@@ -470,6 +599,7 @@ class ServeActor(NodeActor[ServeMessage]):
     # -- time and ends -----------------------------------------------------------------------------------------------
 
     def _sweep(self, now_s: float) -> None:
+        self._sweep_tokens(now_s)
         self._alarm_proposed = False
         overdue = []
         for request_id, (_, since_s) in self._waiting.items():  # oldest first

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from config.auth import parse_token_options
 from config.durations import format_duration
+from config.faults import BadValue
 from config.gates import GateSwitch, unsupported
 
 if TYPE_CHECKING:
@@ -43,6 +45,15 @@ def advertisable_to_clients(urls: tuple[Url, ...]) -> str | None:
     """Demand a host that clients can dial."""
     form = '"host:port", "unix:/path/to/socket" or "unixs:/path/to/socket"'
     return _reachable(urls, f'--advertise-client-urls "{{urls}}" must be in the format {form} ({{reason}})')
+
+
+def known_token_options(text: str) -> str | None:
+    """Demand a type of token, and for signed ones a method."""
+    try:
+        parse_token_options(text)
+    except BadValue as error:
+        return str(error)
+    return None
 
 
 def above_zero_ms(name: str) -> Callable[[int], str | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator
 
+from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost, parse_token_options
 from config.durations import parse_duration_s
 from config.faults import BadValue, Fault
 from config.notes import Note
@@ -49,6 +50,11 @@ def warnings(config: Config) -> Iterator[Note]:
     if member.max_request_bytes > RECOMMENDED_REQUEST_BYTES_MAX:
         fields = {"key": "max-request-bytes", "recommended_bytes_max": RECOMMENDED_REQUEST_BYTES_MAX}
         yield Note("warning", "the largest request exceeds what is recommended", fields)
+    if not is_bcrypt_cost(config.auth.bcrypt_cost):
+        fields = {"key": "bcrypt-cost", "used": BCRYPT_COST_DEFAULT}
+        yield Note("warning", "the cost of hashing passwords is not from 4 to 31; the default is used", fields)
+    for unknown in parse_token_options(config.auth.auth_token).unknown:
+        yield Note("warning", "an option of auth-token means nothing", {"key": unknown})
     if any(switch.name == "LeaseCheckpoint" for switch in member.feature_gates) and not any(
         switch.name == "LeaseCheckpointPersist" for switch in member.feature_gates
     ):

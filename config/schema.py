@@ -637,14 +637,14 @@ class Auth:
     """Auth."""
 
     auth_token: str = setting(
-        "auth-token", TEXT, "simple", "Type of the clients' tokens and its options: simple or jwt.", supported=False
+        "auth-token",
+        TEXT,
+        "simple",
+        "Type of the clients' tokens and its options: simple or jwt.",
+        check=checks.known_token_options,
     )
-    bcrypt_cost: int = setting(
-        "bcrypt-cost", UNSIGNED, 10, "Cost of hashing a password with bcrypt, from 4 to 31.", supported=False
-    )
-    auth_token_ttl_s: int = setting(
-        "auth-token-ttl", UNSIGNED, 300, "Life of a simple token, in seconds.", supported=False
-    )
+    bcrypt_cost: int = setting("bcrypt-cost", UNSIGNED, 10, "Cost of hashing a password with bcrypt, from 4 to 31.")
+    auth_token_ttl_s: int = setting("auth-token-ttl", UNSIGNED, 300, "Life of a simple token, in seconds.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -819,6 +819,9 @@ class Own:
         choice("native", "grpcio"),
         "native",
         "What serves clients: native is actcd's own HTTP/2, grpcio is Google's library.",
+    )
+    auth_password_characters_min: int = setting(
+        "auth-password-characters-min", UNSIGNED, 1, "Shortest password that a user may be given, in characters."
     )
     extensions: tuple[object, ...] = setting(
         "extensions", OBJECTS, (), "Actors to add, as a list of {actor, options}.", flag=False, supported=False

@@ -7,6 +7,7 @@ its own.
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -23,15 +24,18 @@ from actors.serve import ServeActor
 from actors.wal import WalActor
 from actors.watch import WatchActor
 from actors.worker import WorkerActor
+from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost
 from core.apply.header import ResponseHeaders
 from core.lease.lessor import Lessor
 from core.request_id import OWNERS_MAX, RequestIds
 from core.types import MemberId
 from core.version import MIN_CLUSTER_VERSION, SERVER_VERSION
 from daemon.engines import GRPC_OVERHEAD_BYTES, make_client_engine, make_peer_engine
+from daemon.tokens import make_token_scheme
 from net.rafthttp.client import PeerClient
 from net.rafthttp.headers import Identity
 from services.node import ApiLimits
+from services.passwords import Passwords
 
 if TYPE_CHECKING:
     import socket
@@ -53,6 +57,9 @@ if TYPE_CHECKING:
     from services.node import Export
 
 REVOKES_IN_FLIGHT_MAX = 500
+HASHERS_MAX = 4
+"""Threads for passwords: each hash keeps a processor for tens of milliseconds, and others need them too."""
+
 READS_PER_MS_BITS = 20
 DIAL_TIMEOUT_S = 1.0
 """Beside an election timeout (etcd's rule)."""
@@ -125,6 +132,7 @@ def assemble(
     )
     worker = host.spawn(own, WorkerActor)
     exporter = host.spawn(own, WorkerActor)
+    hashers = [host.spawn(own, WorkerActor) for _ in range(min(os.cpu_count() or 1, HASHERS_MAX))]
     apply = host.spawn(
         shared,
         ApplyActor,
@@ -197,6 +205,10 @@ def assemble(
         removed=lambda: ticker.after(RETIRE_AFTER_S, Delivery(Retire(host), None)),
         logger=bind("peer"),
     )
+    cost = config.auth.bcrypt_cost
+    passwords = Passwords(
+        cost if is_bcrypt_cost(cost) else BCRYPT_COST_DEFAULT, config.own.auth_password_characters_min, os.urandom
+    )
     assert len(client_listeners) + 2 <= OWNERS_MAX, len(client_listeners)
     clients = [
         host.spawn(
@@ -219,6 +231,10 @@ def assemble(
             worker=worker,
             exporter=exporter,
             make_export=make_export,
+            hashers=hashers,
+            passwords=passwords,
+            tokens=make_token_scheme(config.auth, clock, bind("serve")),
+            client_cert_auth=config.security.client_cert_auth,
             logger=bind("serve"),
         )
         for owner, listening in enumerate(client_listeners, 2)

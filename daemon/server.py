@@ -30,6 +30,7 @@ from daemon.logs import make_logger, route_standard_library, write_notes
 from daemon.machine import resolve
 from daemon.notify import notify_systemd
 from daemon.ticker import Ticker
+from services.jwt_tokens import JwtKeysRefused
 from storage.bbolt.export import Export
 from storage.schema import StorageError
 from wal.errors import WalError
@@ -69,7 +70,7 @@ def run(config: Config, notes: Sequence[Note]) -> int:
     stop = StopSignal()
     try:
         serve(config, logger, stop)
-    except (StartRefused, DataDirectoryRefused, BootstrapRefused, WalError, StorageError) as refused:
+    except (StartRefused, DataDirectoryRefused, BootstrapRefused, JwtKeysRefused, WalError, StorageError) as refused:
         logger.critical("cannot start", error=str(refused))
         return EXIT_REFUSED
     stop.raise_again()

@@ -83,6 +83,12 @@ def status_of(error: e.EtcdError) -> Status:
     return Status(CODES[type(error)], error.text)
 
 
+def go_text(status: Status) -> str:
+    """Return *status* as Go prints it, which is how it stands in texts inside of messages."""
+    name = "".join(word.capitalize() for word in status.code.name.split("_"))
+    return f"rpc error: code = {name} desc = {status.message}"
+
+
 def undecodable(error: Exception) -> Status:
     """Return the status for a request whose bytes are no message of its type, in grpc-go's words."""
     return Status(Code.INTERNAL, f"grpc: error unmarshalling request: {error}")

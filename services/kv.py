@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from core.apply.auth import check_txn as check_txn_permission
 from core.apply.cost import put_cost, txn_cost
 from core.apply.evaluate import read_only_txn_response
 from core.apply.range import range_response
 from core.apply.txn import check_delete, check_put, check_range, check_txn, is_read_only, is_serializable
+from core.auth.permissions import READ
 from proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from services.decode import decode, decode_entry, reply_with
+from services.identity import admit_read
 
 if TYPE_CHECKING:
     from core.mvcc.view import View
+    from core.types import LeaseId
     from net.rpc import Call
     from services.node import Count, Node
 
@@ -81,6 +85,17 @@ class KvService:
         check_txn(request, self._txn_ops_max)
 
     def _range(self, call: Call, request: RangeRequest, view: View) -> None:
+        if self._node.auth.enabled:
+            admit_read(
+                self._node,
+                call,
+                lambda rules, identity: rules.check_key(identity, request.key, request.range_end, READ),
+                lambda admitted: self._answer_range(admitted, request, view),
+            )
+        else:
+            self._answer_range(call, request, view)
+
+    def _answer_range(self, call: Call, request: RangeRequest, view: View) -> None:
         header = self._node.header()
         count = self._node.counter(view)
         if is_large(request, count):
@@ -89,6 +104,17 @@ class KvService:
             reply_with(call, lambda: range_response(view, request, header, count))
 
     def _read_only_txn(self, call: Call, request: TxnRequest, view: View) -> None:
+        if self._node.auth.enabled:
+            admit_read(
+                self._node,
+                call,
+                lambda rules, identity: check_txn_permission(rules, identity, request, no_lease),
+                lambda admitted: self._answer_txn(admitted, request, view),
+            )
+        else:
+            self._answer_txn(call, request, view)
+
+    def _answer_txn(self, call: Call, request: TxnRequest, view: View) -> None:
         header = self._node.header()
         count = self._node.counter(view)
         ranges = [op.request_range for ops in (request.success, request.failure) for op in ops]
@@ -96,6 +122,11 @@ class KvService:
             self._node.work(call, lambda: read_only_txn_response(view, request, header))
         else:
             reply_with(call, lambda: read_only_txn_response(view, request, header, count))
+
+
+def no_lease(_lease: LeaseId) -> tuple[bytes, ...]:
+    """Return the keys of a lease where none is put to one: in a transaction that only reads."""
+    return ()
 
 
 def is_large(request: RangeRequest, count: Count | None) -> bool:

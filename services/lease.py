@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from core.apply.cost import LEASE_COST_BYTES
+from core.auth.permissions import READ, WRITE
 from core.errors import EtcdError, LeaseTtlTooLarge
 from core.lease.book import TTL_S_MAX
 from core.types import LeaseId
@@ -27,10 +28,12 @@ from proto.rpc_pb2 import (
 )
 from services.decode import decode, decode_entry
 from services.errors import status_of, undecodable
+from services.identity import admit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.auth.rules import Identity
     from net.rpc import Call, Status, Stream
     from services.node import LeaseTimes, Node
 
@@ -81,7 +84,12 @@ class LeaseService:
 
             def with_keys(keys: Sequence[bytes]) -> None:
                 answer.keys.extend(keys)
-                call.reply(self._node.header() + answer.SerializeToString())
+                admit(
+                    self._node,
+                    call,
+                    lambda rules, identity: rules.check_keys(identity, keys, READ),
+                    lambda: call.reply(self._node.header() + answer.SerializeToString()),
+                )
 
             self._node.lease_keys(lease, with_keys)
 
@@ -89,9 +97,24 @@ class LeaseService:
         self._node.read(call, lambda _view: self._node.lease_times(lease, with_times))
 
     def leases(self, call: Call, payload: bytes) -> None:
-        """List the leases, soonest-expiring first."""
+        """List the leases, soonest-expiring first, for those who may read all their keys."""
         if decode(call, LeaseLeasesRequest, payload) is None:
             return
+        if not self._node.auth.enabled:
+            self._list(call)
+            return
+
+        def with_keys(keys: Sequence[bytes]) -> None:
+            admit(
+                self._node,
+                call,
+                lambda rules, identity: rules.check_keys(identity, keys, READ),
+                lambda: self._list(call),
+            )
+
+        self._node.leased_keys(with_keys)
+
+    def _list(self, call: Call) -> None:
 
         def with_leases(leases: Sequence[LeaseId]) -> None:
             answer = LeaseLeasesResponse(leases=[LeaseStatus(ID=lease) for lease in leases])
@@ -122,9 +145,33 @@ class KeepAliveStream:
         except DecodeError as error:
             self._stream.finish(undecodable(error))
             return
+        self._unanswered += 1
+        if self._node.auth.enabled:
+            self._node.identify(self._stream, lambda identity: self._renew_as(identity, lease), self._refuse)
+        else:
+            self._renew(lease)
+
+    def _renew_as(self, identity: Identity, lease: LeaseId) -> None:
+        """Renew *lease* for those who may write what it holds: they could keep it from going away as well."""
+
+        def with_keys(keys: Sequence[bytes]) -> None:
+            rules = self._node.auth
+            try:
+                rules.check_known(identity)
+                rules.check_keys(identity, keys, WRITE)
+            except EtcdError as error:
+                self._refuse(error)
+            else:
+                self._renew(lease)
+
+        self._node.lease_keys(lease, with_keys)
+
+    def _refuse(self, error: EtcdError) -> None:
+        self._stream.finish(status_of(error))
+
+    def _renew(self, lease: LeaseId) -> None:
         # The header is filled before the renewal, as etcd does: it must not run ahead of what the renewal saw.
         header = self._node.header()
-        self._unanswered += 1
 
         def answer(ttl_s: int | EtcdError) -> None:
             if isinstance(ttl_s, EtcdError):

@@ -22,6 +22,7 @@ from proto.rpc_pb2 import (
     StatusResponse,
 )
 from services.decode import decode, decode_entry
+from services.identity import admit, is_known, is_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,9 +69,11 @@ class MaintenanceService:
         return node.header() + answer.SerializeToString()
 
     def alarm(self, call: Call, payload: bytes) -> None:
-        """List, raise or clear alarms; all three through raft."""
-        if decode_entry(call, AlarmRequest, ALARM_TAG, payload) is not None:
-            self._node.propose(call, ALARM_TAG, payload)
+        """List alarms for anybody, raise or clear them for an administrator; all three through raft."""
+        request = decode_entry(call, AlarmRequest, ALARM_TAG, payload)
+        if request is not None:
+            check = is_known if request.action == AlarmRequest.GET else is_root
+            admit(self._node, call, check, lambda: self._node.propose(call, ALARM_TAG, payload))
 
     def defragment(self, call: Call, payload: bytes) -> None:
         """Give space back; nothing waits for it but the caller."""

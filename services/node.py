@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.apply.header import ResponseHeaders
+    from core.auth.rules import Identity, Rules
     from core.errors import EtcdError
     from core.mvcc.view import View
     from core.mvcc.watch_streams import StreamId
     from core.types import LeaseId, MemberId, Term
-    from net.rpc import Call, Status, Stream
+    from net.rpc import Call, Context, Status, Stream
+    from services.passwords import Passwords
+    from services.tokens import TokenScheme
 
     Count = Callable[[bytes, bytes], int]
     """How many live keys lie in [key, range_end)."""
@@ -100,13 +103,36 @@ class Node(Protocol):
     def commit_index(self) -> int:
         """The highest index known to be committed."""
 
+    @property
+    def auth(self) -> Rules:
+        """Who may do what, as far as this member has applied."""
+
+    @property
+    def passwords(self) -> Passwords:
+        """Hashes and checks passwords; slow methods through hash_password."""
+
+    @property
+    def tokens(self) -> TokenScheme:
+        """Makes tokens; to read one, ask identify."""
+
+    def identify(self, context: Context, then: Callable[[Identity], None], refuse: Callable[[EtcdError], None]) -> None:
+        """Find out who calls: by token, else by certificate, else it is NOBODY.
+
+        Mostly at once; later where a token comes from an entry that this member has still to apply.  *refuse* gets
+        InvalidAuthToken.  For use while auth is on.
+        """
+
+    def hash_password(self, call: Call, job: Callable[[], object], then: Callable[[object], None]) -> None:
+        """Hand what *job* returns, run on a thread for such things, to *then*; refuse *call* if too many wait."""
+
     def header(self) -> bytes:
         """Return the wire bytes of a response header at the view's revision (field 1, tag included)."""
 
-    def propose(self, call: Call, tag: bytes, body: bytes) -> None:
+    def propose(self, call: Call, tag: bytes, body: bytes, *, as_caller: bool = True) -> None:
         """Have *call* answered by what applying this request gives.
 
-        *tag* is the wire tag of the request's field in InternalRaftRequest, *body* the request's own bytes.
+        *tag* is the wire tag of the request's field in InternalRaftRequest, *body* the request's own bytes.  While auth
+        is on it is proposed in the caller's name, except where *as_caller* is False: whoever logs in has no name yet.
         """
 
     def read(self, asker: Asker, then: Callable[[View], None]) -> None:
@@ -133,14 +159,17 @@ class Node(Protocol):
     def lease_keys(self, lease: LeaseId, then: Callable[[Sequence[bytes]], None]) -> None:
         """Look up the keys attached to *lease*."""
 
+    def leased_keys(self, then: Callable[[Sequence[bytes]], None]) -> None:
+        """Look up every key that is attached to any lease."""
+
     def list_leases(self, then: Callable[[Sequence[LeaseId]], None]) -> None:
         """List all leases, soonest-expiring first."""
 
     def open_watch(self, stream: Stream) -> StreamId:
         """Register a watch stream; the number names it in the calls below."""
 
-    def watch(self, number: StreamId, request: bytes) -> None:
-        """Pass a valid WatchRequest on."""
+    def watch(self, number: StreamId, request: bytes, user: str | None = None, refusal: str = "") -> None:
+        """Pass a valid WatchRequest on; *user* asks it while auth is on.  A *refusal* is why it must be turned down."""
 
     def watch_drained(self, number: StreamId) -> None:
         """Notice that all that was sent on the stream has left."""

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from net.rpc import Routes
 from services import health
+from services.auth import AuthService
 from services.cluster import ClusterService
 from services.health import HealthWatch
+from services.identity import is_known, is_root, only, only_stream
 from services.kv import KvService
 from services.lease import KeepAliveStream, LeaseService
 from services.maintenance import MaintenanceService
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
 
 
 def client_routes(node: Node) -> Routes:
-    """Return the routes of one client listener of *node*."""
+    """Return the routes of one client listener of *node*.
+
+    What only some may call while auth is on is marked here, unless the method judges by what it is asked, or the log
+    does: keys where they are read, watched or written, alarms by their action, and administration of auth.
+    """
     kv, lease = KvService(node), LeaseService(node)
     cluster, maintenance = ClusterService(node), MaintenanceService(node)
     return Routes(
@@ -28,23 +34,26 @@ def client_routes(node: Node) -> Routes:
             "/etcdserverpb.KV/Put": kv.put,
             "/etcdserverpb.KV/DeleteRange": kv.delete_range,
             "/etcdserverpb.KV/Txn": kv.txn,
-            "/etcdserverpb.KV/Compact": kv.compact,
-            "/etcdserverpb.Lease/LeaseGrant": lease.grant,
-            "/etcdserverpb.Lease/LeaseRevoke": lease.revoke,
-            "/etcdserverpb.Lease/LeaseTimeToLive": lease.time_to_live,
-            "/etcdserverpb.Lease/LeaseLeases": lease.leases,
-            "/etcdserverpb.Cluster/MemberList": cluster.member_list,
-            "/etcdserverpb.Maintenance/Status": maintenance.status,
+            "/etcdserverpb.KV/Compact": only(node, is_root, kv.compact),
+            "/etcdserverpb.Lease/LeaseGrant": only(node, is_known, lease.grant),
+            "/etcdserverpb.Lease/LeaseRevoke": only(node, is_known, lease.revoke),
+            "/etcdserverpb.Lease/LeaseTimeToLive": only(node, is_known, lease.time_to_live),
+            "/etcdserverpb.Lease/LeaseLeases": only(node, is_known, lease.leases),
+            "/etcdserverpb.Cluster/MemberList": only(node, is_known, cluster.member_list),
+            "/etcdserverpb.Maintenance/Status": only(node, is_known, maintenance.status),
             "/etcdserverpb.Maintenance/Alarm": maintenance.alarm,
-            "/etcdserverpb.Maintenance/Defragment": maintenance.defragment,
-            "/etcdserverpb.Maintenance/Hash": maintenance.hash,
-            "/etcdserverpb.Maintenance/HashKV": maintenance.hash_kv,
+            "/etcdserverpb.Maintenance/Defragment": only(node, is_root, maintenance.defragment),
+            "/etcdserverpb.Maintenance/Hash": only(node, is_root, maintenance.hash),
+            "/etcdserverpb.Maintenance/HashKV": only(node, is_root, maintenance.hash_kv),
+            **AuthService(node).methods(),
             "/grpc.health.v1.Health/Check": health.check,
         },
         streams={
             "/etcdserverpb.Watch/Watch": lambda stream: WatchStream(node, stream),
             "/etcdserverpb.Lease/LeaseKeepAlive": lambda stream: KeepAliveStream(node, stream),
-            "/etcdserverpb.Maintenance/Snapshot": lambda stream: SnapshotStream(node, stream),
+            "/etcdserverpb.Maintenance/Snapshot": only_stream(
+                node, is_root, lambda stream: SnapshotStream(node, stream)
+            ),
             "/grpc.health.v1.Health/Watch": HealthWatch,
         },
     )

@@ -163,6 +163,10 @@ class Applier:
         """Return the keys attached to *lease*; none if it is unknown."""
         return self.leases.keys(lease) if self.leases.exists(lease) else []
 
+    def leased_keys(self) -> list[bytes]:
+        """Return every key that is attached to any lease."""
+        return [key for lease in self.leases.ids for key in self.leases.keys(lease)]
+
     def stored_leases(self) -> list[tuple[LeaseId, int, int]]:
         """Return each lease with its time to live and, if a checkpoint told it, its remaining time, in seconds."""
         stored = (Lease.FromString(value) for _, value in self.store.bucket_items(Bucket.LEASE))
