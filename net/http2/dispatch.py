@@ -236,7 +236,7 @@ class Dispatch(Life):
             self.annoyed(guard.USELESS_COST)
             self._decoder.announced_zero()
             return
-        self.annoyed(guard.SETTINGS_COST)
+        self.annoyed(guard.SETTINGS_COST + len(self.streams) // guard.STREAMS_PER_SETTINGS_COST)
         self.apply_settings(frames.parse_settings(payload))
         self.out.append(frames.SETTINGS_ACK)
         if self.greeted_at_s is None:

@@ -14,6 +14,9 @@ PATIENCE_PER_SECOND: Final = 500
 """A client that cancels thousands of calls at once is in order; one that goes on doing so is not."""
 
 SETTINGS_COST: Final = 20
+STREAMS_PER_SETTINGS_COST: Final = 20
+"""A change of INITIAL_WINDOW_SIZE concerns every open stream, so it costs more the more there are."""
+
 RESET_COST: Final = 1
 USELESS_COST: Final = 1
 """Of PRIORITY, CONTINUATION, unknown frames, DATA without bytes, and frames for streams that are gone."""

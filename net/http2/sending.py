@@ -121,18 +121,22 @@ class SendingSide:
                 self.enqueue(stream)
 
     def apply_settings(self, settings: list[tuple[int, int]]) -> None:
-        """Take the peer's settings, in order; those of no concern to a server that pushes nothing are ignored."""
-        for name, value in settings:
+        """Take the peer's settings; those of no concern to a server that pushes nothing are ignored."""
+        # The last value of each is what holds in the end; going through all streams for each one would be a weapon.
+        for name, value in dict(settings).items():
             if name == frames.SETTINGS_MAX_FRAME_SIZE:
                 self.frame_bytes_max = value
             elif name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
-                self.initial_window = value
-                for stream in self.streams.values():
-                    if value + stream.window_delta > frames.WINDOW_BYTES_MAX:
-                        raise ConnectionFaultError(ErrorCode.FLOW_CONTROL_ERROR, "a stream window overflows")
-                    if stream.queue:
-                        self.enqueue(stream)
+                self._change_initial_window(value)
         self._update_small_bytes_max()
+
+    def _change_initial_window(self, size: int) -> None:
+        self.initial_window = size
+        for stream in self.streams.values():
+            if size + stream.window_delta > frames.WINDOW_BYTES_MAX:
+                raise ConnectionFaultError(ErrorCode.FLOW_CONTROL_ERROR, "a stream window overflows")
+            if stream.queue:
+                self.enqueue(stream)
 
     def _update_small_bytes_max(self) -> None:
         self.small_bytes_max = min(self.initial_window, self.frame_bytes_max) if self.writable else -1

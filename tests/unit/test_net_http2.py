@@ -496,6 +496,21 @@ def test_floods(name: str) -> None:
     assert goaway[0] in {ErrorCode.ENHANCE_YOUR_CALM, ErrorCode.FLOW_CONTROL_ERROR}
 
 
+def test_settings_cost_more_with_many_streams() -> None:
+    """Each change of the window goes through all streams: with thousands open, a few dozen changes are too many."""
+    client = Client()
+    count = 4000
+    client.feed(*(client.headers(2 * number + 1, path="Stream") for number in range(count)))
+    change = frames.settings_frame({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1})
+    allowed = guard.PATIENCE_MAX // (guard.SETTINGS_COST + count // guard.STREAMS_PER_SETTINGS_COST)
+    client.feed(change * (allowed - 1))
+    assert client.goaway() is None
+    client.feed(change * 2)
+    goaway = client.goaway()
+    assert goaway is not None
+    assert goaway[0] == ErrorCode.ENHANCE_YOUR_CALM
+
+
 def test_continuation_flood() -> None:
     """A block without end is cut off at twice the header list's limit."""
     client = Client()
