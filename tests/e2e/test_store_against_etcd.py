@@ -17,10 +17,11 @@ from core.apply.header import ResponseHeaders
 from core.apply.kv import KvExecutor
 from core.apply.range import range_response
 from core.apply.txn import check_delete, check_put, check_range, check_txn, is_read_only
-from core.errors import Compacted, EtcdError, FutureRevision, KeyNotFound, LeaseNotFound
+from core.errors import EtcdError
 from core.mvcc.hashing import hash_kv
 from core.mvcc.store import Store
 from proto import rpc_pb2
+from services.errors import status_of
 from storage.leveldb import LevelDbBackend, open_leveldb
 from tests.e2e.client import CALL_TIMEOUT_S, Stubs, connect
 from tests.e2e.differential import Failure, Outcome, equal, normalised, outcome, seeds, shown
@@ -39,14 +40,6 @@ pytestmark = pytest.mark.e2e
 
 STEP_COUNT: Final = 1500
 EVERY_KEY: Final = b"\x00"
-CHECKED_FIRST: Final = frozenset(
-    Failure("", error.text) for error in (Compacted, FutureRevision, KeyNotFound, LeaseNotFound)
-)
-"""Of several faults that refuse a txn, 3.6 and later name the first in order, 3.5.1 one of a put."""
-
-
-def _refused(answer: Outcome) -> bool:
-    return isinstance(answer, Failure) and answer in CHECKED_FIRST
 
 
 class GrantedLeases:
@@ -83,7 +76,8 @@ class InProcess:
         try:
             answer = self._answer(request)
         except EtcdError as error:
-            answer = Failure("", str(error))
+            status = status_of(error)
+            answer = Failure(status.code.name, status.message)
         self._settle()
         return answer
 
@@ -174,11 +168,7 @@ class Comparison:
 
     def call(self, method: Callable[..., Message], request: Message) -> Outcome:
         expected = outcome(lambda: method(request, timeout=CALL_TIMEOUT_S))
-        if isinstance(expected, Failure):
-            expected = expected._replace(code="")
         got = self._subject.answer(request)
-        if isinstance(request, rpc_pb2.TxnRequest) and _refused(got) and _refused(expected):
-            return expected
         assert equal(request, got, expected), (
             f"seed {self._seed}: answers differ\n--- request {shown(request)}\n"
             f"--- subject {shown(normalised(request, got))}\n--- etcd 3.5.1 {shown(normalised(request, expected))}"

@@ -295,6 +295,12 @@ def test_nested_headers_have_only_what_etcd_gives_them(fixture: Fixture) -> None
         ([put_op(b"new"), RequestOp(request_put=PutRequest(key=b"k", lease=8))], LeaseNotFound),
         ([put_op(b"new"), put_op(b"other", b"", ignore_value=True)], KeyNotFound),
         ([put_op(b"new"), txn_op([put_op(b"other", ignore_lease=True)])], KeyNotFound),
+        # Of several faults the first in order is named, of one put the lease before the key.
+        ([range_op(revision=4), RequestOp(request_put=PutRequest(key=b"k", lease=8))], FutureRevision),
+        (
+            [RequestOp(request_put=PutRequest(key=b"x", lease=8, ignore_value=True)), range_op(revision=4)],
+            LeaseNotFound,
+        ),
         # The key is there before, but not any more when the put runs.
         ([delete_op(b"k", b"\x00"), put_op(b"k", b"", ignore_value=True)], KeyNotFound),
         ([txn_op([delete_op(b"a", b"\x00")]), put_op(b"k", b"", ignore_value=True)], KeyNotFound),
