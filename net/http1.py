@@ -154,6 +154,8 @@ class Http1Connection(ReadingProtocol):
         if self._closing or self._response is not None or self._paused:
             return
         try:
+            if self._commons.take_over is not None and self._hand_over(self._commons.take_over):
+                return
             head = self._parser.next_request()
         except HttpFaultError as fault:
             self._refuse(fault.status)
