@@ -38,8 +38,6 @@ class Life(SendingSide):
         self.streams_max = 0
         """How many streams may be open: none before the client's SETTINGS, nor when too much waits to be sent."""
         self.last_stream_id = 0
-        self.ended = False
-        """Whether input is ignored: after a fault, a drain or the loss of the connection."""
         self.last_read_s = commons.now()
         self.greeted_at_s: float | None = None
         self.block_since_s: float | None = None

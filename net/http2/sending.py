@@ -47,6 +47,8 @@ class SendingSide:
         self.pending: deque[Http2Stream] = deque()
         self.queued_bytes = 0
         self.writable = True
+        self.ended = False
+        """Whether the connection is over: after a fault, a drain or its loss.  Input and output are ignored then."""
         self.holding = False
         """Whether a flush is sure to come: nobody need ask for one."""
         self.strikes_pardoned = False
@@ -164,5 +166,5 @@ class SendingSide:
     def _write(self) -> None:
         chunk = b"".join(self.out)
         self.out.clear()
-        if not self.transport.is_closing():
+        if not self.ended and not self.transport.is_closing():
             self.transport.write(chunk)

@@ -42,6 +42,7 @@ class FakeTransport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         assert not self._closing, "write after close"
+        assert not self.sent_eof, "write after the end"
         self.written += data
         self.writes += 1
 

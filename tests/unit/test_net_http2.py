@@ -686,6 +686,21 @@ def test_drain_without_streams_closes_at_once() -> None:
     assert client.transport.sent_eof
 
 
+def test_nothing_is_sent_after_the_end() -> None:
+    """The last answer of a drain closes the connection in the middle of a read; what follows in it is ignored."""
+    client = Client()
+    client.feed(client.headers(1))
+    client.connection.drain()
+    client.world.loop.turn()
+    sent_ping = client.received()[-1]
+    client.feed(frame(frames.PING, frames.ACK, 0, sent_ping.payload))
+    client.feed(data(1, b"x"), client.headers(3, ("te", "gzip")), ping(), frame(frames.DATA, 0, 9, b""))
+    received = client.received()
+    assert client.outcome(1, received)[1]["grpc-status"] == "0"
+    assert {answer.stream_id for answer in received if answer.kind != frames.GOAWAY} == {1}
+    assert client.transport.sent_eof
+
+
 def test_lost_connection_ends_every_call() -> None:
     """Services learn that nobody listens any more; answering is then of no effect."""
     world = World()
