@@ -74,7 +74,8 @@ class Served:
     """A native listener with TLS, for the time of a with statement."""
 
     def __init__(self, files: TlsFiles, admit: Callable[[Mapping[str, Any]], bool] | None = None) -> None:
-        routes = Routes({"/test.Echo/Name": tell_common_name}, {})
+        echo = {"/test.Echo/Echo": lambda call, message: call.reply(message)}
+        routes = Routes({"/test.Echo/Name": tell_common_name, **echo}, {})
         context = server_context(files)
         log = structlog.get_logger()
         self._listener = NativeListener(
@@ -102,12 +103,12 @@ class Served:
         finally:
             writer.close()
 
-    async def call(self, folder: Path, certificate: str) -> bytes:
+    async def call(self, folder: Path, certificate: str, method: str, message: bytes = b"") -> bytes:
         """Call in gRPC, as *certificate*."""
         pem, key = (folder / f"{certificate}.{suffix}" for suffix in ("pem", "key"))
         credentials = grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes(), key.read_bytes(), pem.read_bytes())
         async with grpc.aio.secure_channel(f"localhost:{self.port}", credentials) as channel:
-            answer: bytes = await channel.unary_unary("/test.Echo/Name", None, None)(b"", timeout=10)
+            answer: bytes = await channel.unary_unary(f"/test.Echo/{method}", None, None)(message, timeout=10)
             return answer
 
 
@@ -116,8 +117,20 @@ def test_grpc_and_http_with_client_certificate(folder: Path) -> None:
 
     async def run() -> None:
         async with Served(files_in(folder, client_ca=True)) as served:
-            assert await served.call(folder, "client") == b"client"
+            assert await served.call(folder, "client", "Name") == b"client"
             assert (await served.get(client_context(folder, "client")))[2] == b"True client"
+
+    asyncio.run(run())
+
+
+def test_connections_share_the_read_buffer(folder: Path) -> None:
+    """Large messages on several connections at once come back as they were: no read overwrites another's."""
+
+    async def run() -> None:
+        messages = [bytes([number]) * 1_500_000 for number in range(4)]
+        async with Served(files_in(folder, client_ca=True)) as served:
+            calls = (served.call(folder, "client", "Echo", message) for message in messages)
+            assert await asyncio.gather(*calls) == messages
 
     asyncio.run(run())
 
