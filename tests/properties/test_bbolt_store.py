@@ -141,7 +141,7 @@ def test_a_raised_revision_without_a_key_is_taken_over(tmp_path: Path) -> None:
     opened = Store.open(copy)
     assert opened.revision == 1000
     assert len(opened.view().range(b"\x00", b"\x00")) == 1
-    assert [event.key for revised in opened.view().history(3, 10) for event in revised.events] == [b""]
+    assert opened.view().history(3, 10) == []
     store.revision = 1000
     assert hash_kv(opened.view(), 0, google_crc32c.extend).revision == 1000
     _compact(opened, 1000, 9)
