@@ -9,13 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from actors.base import Home, NodeActor
-from actors.messages.apply import ObserveChanges
+from actors.messages.apply import ObserveAuth, ObserveChanges
 from actors.messages.common import Tick
-from actors.messages.serve import WatchFrames
+from actors.messages.serve import AuthIs, TokensUsed, WatchFrames
 from actors.messages.watch import Changed, StreamBlocked, StreamClosed, StreamDrained, WatchMessage, WatchRequested
+from core.auth.permissions import READ
+from core.auth.rules import NO_RULES, Identity, Rules
+from core.errors import EtcdError
 from core.mvcc.watch_hub import WatchHub
 from core.mvcc.watch_streams import StreamId, WatchCreate
 from proto.rpc_pb2 import WatchRequest
+from services.errors import go_text, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from core.mvcc.event import Revised
     from core.mvcc.view import View
     from core.mvcc.watch_hub import Frame
+    from core.mvcc.watch_streams import Watcher
     from proto.rpc_pb2 import WatchCreateRequest
 
 WATCHERS_PER_ROUND_MAX = 512
@@ -71,10 +76,12 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
         self._listeners: dict[StreamId, Address[WatchFrames]] = {}
         self._catching_up = False
         self._changed: Changed | None = None
+        self._rules = NO_RULES
 
     def setup(self) -> None:
         """Ask to be told what changes; the answer comes before any other message of interest."""
         self._apply.tell(ObserveChanges(self.actor_ref))
+        self._apply.tell(ObserveAuth(self.actor_ref))
 
     def handle(self, message: WatchMessage | _CatchUp) -> None:
         """Take one message."""
@@ -93,6 +100,11 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
             case _CatchUp():
                 self._catching_up = False
                 self._send(hub.catch_up(History(self._changed.view), watchers_max=WATCHERS_PER_ROUND_MAX))
+            case AuthIs():
+                self._rules = message.rules
+                self._send(hub.cancel_where(self._why_not))
+            case TokensUsed():
+                pass  # for listeners
             case StreamBlocked():
                 hub.blocked(message.stream)
             case StreamDrained():
@@ -130,13 +142,22 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
         history = History(self._changed.view)
         match request.WhichOneof("request_union"):
             case "create_request":
-                self._send(self._hub.create(stream, watch_create(request.create_request), history))
+                create = watch_create(request.create_request, asked.user)
+                # The rules may have changed since the listener looked.
+                refusal = asked.refusal or why_not(self._rules, asked.user, create.key or b"\x00", create.range_end)
+                if refusal and create.start_revision >= 0:
+                    self._send(self._hub.refuse(stream, refusal))
+                else:
+                    self._send(self._hub.create(stream, create, history))
             case "cancel_request":
                 self._send(self._hub.cancel(stream, request.cancel_request.watch_id))
             case "progress_request":
                 self._send(self._hub.request_progress(stream, history))
             case _:
                 pass  # etcd ignores a request of a kind that it does not know
+
+    def _why_not(self, watcher: Watcher) -> str:
+        return why_not(self._rules, watcher.user, watcher.key, watcher.range_end)
 
     def _send(self, frames: Iterable[Frame]) -> None:
         by_listener: dict[Address[WatchFrames], list[tuple[StreamId, bytes]]] = {}
@@ -159,7 +180,21 @@ class History:
         return self._view.history(start_revision, revisions_max, prev_kv=want_prev, size_bytes_max=HISTORY_BYTES_MAX)
 
 
-def watch_create(request: WatchCreateRequest) -> WatchCreate:
+def why_not(rules: Rules, user: str | None, key: bytes, range_end: bytes) -> str:
+    """Return why *user* may not watch, or watch on; empty if it may.
+
+    What was created while auth was off, when nobody had a name, goes on, as in etcd.
+    """
+    if user is None:
+        return ""
+    try:
+        rules.check_key(Identity(user, rules.revision), key, range_end, READ)
+    except EtcdError as error:
+        return go_text(status_of(error))
+    return ""
+
+
+def watch_create(request: WatchCreateRequest, user: str | None = None) -> WatchCreate:
     """Return the hub's form of a create request."""
     return WatchCreate(
         key=request.key,
@@ -170,4 +205,5 @@ def watch_create(request: WatchCreateRequest) -> WatchCreate:
         prev_kv=request.prev_kv,
         watch_id=request.watch_id,
         fragment=request.fragment,
+        user=user,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.apply.header import ResponseHeaders
+from core.auth.rules import NO_RULES, NOBODY, Identity
+from core.auth.tokens import SimpleTokens
 from core.errors import EtcdError, NoSpace
 from core.mvcc.backend import MemoryBackend
 from core.mvcc.store import Store
@@ -12,12 +15,14 @@ from core.mvcc.watch_streams import StreamId
 from core.types import LeaseId, MemberId, Term
 from services.errors import status_of
 from services.node import ApiLimits
+from services.passwords import Passwords
+from services.tokens import SimpleScheme, TokenScheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.mvcc.view import View
-    from net.rpc import Call, Stream
+    from net.rpc import Call, Context, Stream
     from services.node import Asker, Count, Export
 
 MEMBER = MemberId(0xA1)
@@ -30,6 +35,7 @@ class Proposed(NamedTuple):
     call: Call
     tag: bytes
     body: bytes
+    as_caller: bool = True
 
 
 class FakeNode:
@@ -55,6 +61,13 @@ class FakeNode:
         self.asked: list[tuple[Any, ...]] = []
         self.watched: list[tuple[Any, ...]] = []
         self.export: Export | EtcdError | None = None
+        self.auth = NO_RULES
+        self.identity: Identity | EtcdError | None = NOBODY
+        """Who calls; None while that cannot be told yet (see tell_identity)."""
+        self.unidentified: list[tuple[Callable[[Identity], None], Callable[[EtcdError], None]]] = []
+        self.passwords = Passwords(4, 1, bytes)
+        self.tokens: TokenScheme = SimpleScheme(SimpleTokens(300), Random(1))
+        self.hashes: list[tuple[Callable[[], object], Callable[[object], None]]] = []
 
     def put(self, *keys: bytes) -> None:
         """Write these keys, each with the value ``v``, in one revision each, and publish."""
@@ -89,9 +102,39 @@ class FakeNode:
         """See Node."""
         return self.headers.encode(self.view.revision, self.term)
 
-    def propose(self, call: Call, tag: bytes, body: bytes) -> None:
+    def propose(self, call: Call, tag: bytes, body: bytes, *, as_caller: bool = True) -> None:
         """See Node."""
-        self.proposed.append(Proposed(call, tag, body))
+        self.proposed.append(Proposed(call, tag, body, as_caller))
+
+    def identify(self, context: Context, then: Callable[[Identity], None], refuse: Callable[[EtcdError], None]) -> None:
+        """See Node."""
+        if self.identity is None:
+            self.unidentified.append((then, refuse))
+        elif isinstance(self.identity, EtcdError):
+            refuse(self.identity)
+        else:
+            then(self.identity)
+
+    def tell_identity(self, identity: Identity) -> None:
+        """Answer those who wait to know who calls."""
+        self.identity = identity
+        waiting, self.unidentified = self.unidentified, []
+        for then, _ in waiting:
+            then(identity)
+
+    def hash_password(self, call: Call, job: Callable[[], object], then: Callable[[object], None]) -> None:
+        """See Node."""
+        self.hashes.append((job, then))
+
+    def run_hashes(self) -> None:
+        """Do what hash_password was handed, as a worker would."""
+        hashes, self.hashes = self.hashes, []
+        for job, then in hashes:
+            try:
+                outcome = job()
+            except EtcdError as error:
+                outcome = error
+            then(outcome)
 
     def read(self, asker: Asker, then: Callable[[View], None]) -> None:
         """See Node."""
@@ -128,6 +171,10 @@ class FakeNode:
     def lease_keys(self, lease: LeaseId, then: Callable[[Sequence[bytes]], None]) -> None:
         """See Node."""
         self.asked.append(("keys", lease, then))
+
+    def leased_keys(self, then: Callable[[Sequence[bytes]], None]) -> None:
+        """See Node."""
+        self.asked.append(("leased keys", then))
 
     def list_leases(self, then: Callable[[Sequence[LeaseId]], None]) -> None:
         """See Node."""
@@ -171,9 +218,10 @@ class FakeNode:
         self.watched.append(("open", stream))
         return StreamId(5)
 
-    def watch(self, number: StreamId, request: bytes) -> None:
+    def watch(self, number: StreamId, request: bytes, user: str | None = None, refusal: str = "") -> None:
         """See Node."""
-        self.watched.append(("request", number, request))
+        asked = () if user is None else (user, refusal)
+        self.watched.append(("request", number, request, *asked))
 
     def watch_drained(self, number: StreamId) -> None:
         """See Node."""

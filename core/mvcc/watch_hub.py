@@ -124,6 +124,19 @@ class WatchHub:
         self._leave(watcher)
         return [Frame(stream, watch_messages.canceled(self._header(self._current), watcher.id_field))]
 
+    def cancel_where(self, reason_for: Callable[[Watcher], str]) -> list[Frame]:
+        """End every watcher that there is a reason to end, and say so; an empty reason is none."""
+        frames: list[Frame] = []
+        for stream, watching in self._streams.items():
+            for watcher in list(watching.watchers.values()):
+                reason = reason_for(watcher)
+                if reason:
+                    del watching.watchers[watcher.watch_id]
+                    self._leave(watcher)
+                    header = self._header(self._current)
+                    frames.append(Frame(stream, watch_messages.canceled(header, watcher.id_field, reason)))
+        return frames
+
     def notify(self, revisions: Iterable[Revised]) -> list[Frame]:
         """Tell the synced watchers what happened.  Revisions come without gaps; those known already are passed over."""
         frames: list[Frame] = []

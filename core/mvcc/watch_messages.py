@@ -56,9 +56,9 @@ def refused(header: bytes, reason: str) -> bytes:
     return header + watch_id_field(NO_WATCH_ID) + _CREATED + _CANCELED + _reason_field(reason)
 
 
-def canceled(header: bytes, id_field: bytes) -> bytes:
-    """Tell that a watcher ended at the client's wish."""
-    return header + id_field + _CANCELED
+def canceled(header: bytes, id_field: bytes, reason: str = "") -> bytes:
+    """Tell that a watcher ended: at the client's wish, or for a *reason*."""
+    return header + id_field + _CANCELED + (_reason_field(reason) if reason else b"")
 
 
 def compacted(header: bytes, id_field: bytes, compact_revision: int) -> bytes:

@@ -36,6 +36,8 @@ class WatchCreate(NamedTuple):
     prev_kv: bool = False
     watch_id: int = 0
     fragment: bool = False
+    user: str | None = None
+    """Who asks; None while auth is off."""
 
 
 class History(Protocol):
@@ -75,6 +77,7 @@ class Watcher:
         "start_revision",
         "stream",
         "synced",
+        "user",
         "variant",
         "watch_id",
     )
@@ -97,6 +100,7 @@ class Watcher:
             | (_PREV_KV if request.prev_kv else 0)
             | (_SPECIAL if request.fragment or request.progress_notify else 0)
         )
+        self.user = request.user
         self.quiet = request.progress_notify
         self.synced = False
 

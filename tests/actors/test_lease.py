@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.lease import EXPIRY_CHECK_S, REVOKES_PER_CHECK_MAX, LeaseActor
-from actors.messages.apply import ObserveLeases, ObserveOutcomes
+from actors.messages.apply import ObserveAuth, ObserveLeases, ObserveOutcomes
 from actors.messages.common import Tick
 from actors.messages.lease import Checkpointed, Granted, ListLeases, Promote, Renew, Revoked, TimeToLive
 from actors.messages.raft import ObserveRole, Propose, RoleIs
@@ -80,7 +80,7 @@ def leases() -> Leases:
 
 def test_it_asks_to_be_told(leases: Leases) -> None:
     """Leases that were there before the start come as an answer to this."""
-    assert [type(message) for message in leases.apply.messages] == [ObserveOutcomes, ObserveLeases]
+    assert [type(message) for message in leases.apply.messages] == [ObserveOutcomes, ObserveLeases, ObserveAuth]
     assert [type(message) for message in leases.raft.messages] == [ObserveRole]
 
 
