@@ -36,6 +36,9 @@ class Home(Protocol):
     def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
         """Return the mailbox of *actor*, which is still under construction."""
 
+    def settle(self) -> None:
+        """Deliver now what was told to actors of this home, if the calling thread is the one that would do it later."""
+
     def start(self, actor: NodeActor[Any]) -> None:
         """Run its setup, then deliver what is told to it, until it has stopped."""
 

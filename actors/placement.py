@@ -35,6 +35,9 @@ class ThreadHome:
         """Return an unbounded queue."""
         return SimpleQueue()
 
+    def settle(self) -> None:
+        """Do nothing: each actor's thread is already at it."""
+
     def start(self, actor: NodeActor[Any]) -> None:
         """Start the actor's thread, named after its class."""
         threading.Thread(target=actor._actor_loop, name=type(actor).__name__).start()  # noqa: SLF001 - a Pykka home
@@ -81,7 +84,8 @@ class LoopHome:
         self.fatal = fatal
         self.loop = asyncio.new_event_loop()
         self._ready: deque[LoopInbox] = deque()
-        self._running = False
+        self._scheduled = False
+        self._draining = False
         self._thread = threading.Thread(target=self._run_loop, name=name)
         self._thread.start()
 
@@ -104,9 +108,14 @@ class LoopHome:
             # A loop that is closed has no actors left: what they are told is dropped, as Pykka drops it.
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._drain)
-        elif not self._running:
-            self._running = True
+        elif not self._draining and not self._scheduled:
+            self._scheduled = True
             self.loop.call_soon(self._drain)
+
+    def settle(self) -> None:
+        """Drain the mailboxes within this turn of the loop, instead of in the next one."""
+        if not self._draining and threading.get_ident() == self._thread.ident:
+            self._drain()
 
     def close(self) -> None:
         """Stop the loop after its actors have stopped, and wait for the thread."""
@@ -123,13 +132,15 @@ class LoopHome:
 
     def _drain(self) -> None:
         ready = self._ready
-        self._running = True
+        self._scheduled = False
+        self._draining = True
         now_s = self.loop.time
         until_s = now_s() + DRAIN_MAX_S
         while ready:
             if now_s() > until_s:
+                self._scheduled = True
                 self.loop.call_soon(self._drain)
-                return
+                break
             inbox = ready.popleft()
             inbox.scheduled = False
             actor = inbox.actor
@@ -139,7 +150,7 @@ class LoopHome:
             queue = inbox.queue
             for _ in range(len(queue)):
                 deliver(actor, queue.popleft())
-        self._running = False
+        self._draining = False
 
 
 def deliver(actor: NodeActor[Any], envelope: Envelope[Any]) -> None:
