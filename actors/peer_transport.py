@@ -240,4 +240,5 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
 
     async def _drain(self, message: Drain) -> None:
         await self._engine.drain(message.timeout_s)
+        await self._engine.close()
         message.after.send()

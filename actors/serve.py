@@ -111,7 +111,10 @@ class Engine(Protocol):
         """Accept connections from now on."""
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop accepting, let calls in flight end, close."""
+        """Stop accepting, and let calls in flight end for a while."""
+
+    async def close(self) -> None:
+        """Send what has been answered, and close all connections."""
 
 
 @final
@@ -627,11 +630,18 @@ class ServeActor(NodeActor[ServeMessage]):
         # The loop keeps only weak references to tasks.
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end_task)
+
+    def _end_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._home.fatal(type(self).__name__, error)
 
     async def _drain(self, message: Drain) -> None:
         await self._engine.drain(message.timeout_s)
         self._fail_all(Stopped())
+        await self._engine.close()
         message.after.send()
 
     def _fail_all(self, error: EtcdError) -> None:
@@ -639,5 +649,10 @@ class ServeActor(NodeActor[ServeMessage]):
         for call, _ in self._waiting.values():
             call.fail(status)
         self._waiting.clear()
+        reads = [*self._round, *self._reads_next, *(read for _, _, at in self._reads_at for read in at)]
+        self._round, self._reads_next, self._reads_at = [], [], []
+        for asker, _ in reads:
+            if not asker.done:
+                asker.fail(status)
         for stream in list(self._streams.values()):
             stream.finish(status)

@@ -57,6 +57,9 @@ class GrpcioEngine:
     async def drain(self, timeout_s: float) -> None:
         """See Engine."""
         await self._listener.drain(timeout_s)
+
+    async def close(self) -> None:
+        """See Engine."""
         await self._listener.close()
 
 
@@ -74,6 +77,9 @@ class NativeEngine:
     async def drain(self, timeout_s: float) -> None:
         """See Engine."""
         await self._listener.drain(timeout_s)
+
+    async def close(self) -> None:
+        """See Engine."""
         await self._listener.close()
 
 
