@@ -7,8 +7,7 @@ the raft core and the applied state.  Nothing here runs after the start.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.apply.applier import Applier
 from core.apply.header import ResponseHeaders
@@ -21,18 +20,20 @@ from core.raft.log import RaftLog
 from core.raft.messages import ConfChange, ConfChangeType, HardState
 from core.raft.node import RaftConfig, RaftNode
 from core.types import Index, MemberId, Term
-from storage.leveldb import open_leveldb
 from wal.codec import Metadata, decode_conf_change, encode_conf_change
 from wal.log import WriteAheadLog, exists, valid_snapshots
+from wal.segment import SEGMENT_SIZE_BYTES
 from wal.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from random import Random
 
     import structlog
 
     from config.schema import Config
+    from core.mvcc.backend import Backend
     from core.raft.messages import Entry
     from daemon.data_directory import DataDirectory
     from wal.filesystem import FileSystem
@@ -40,6 +41,15 @@ if TYPE_CHECKING:
 
 class BootstrapRefused(Exception):  # noqa: N818 - named for what happened
     """The data cannot be started from; the text is for the operator."""
+
+
+class Ground(NamedTuple):
+    """What a member stands on: the machine's, or a simulated one's."""
+
+    fs: FileSystem
+    open_backend: Callable[[Path], Backend]
+    random: Random
+    segment_size_bytes: int = SEGMENT_SIZE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +77,23 @@ class _Recovered:
     known: Mapping[MemberId, Sequence[str]]
 
 
-def boot(config: Config, directory: DataDirectory, fs: FileSystem, logger: structlog.stdlib.BoundLogger) -> Booted:
+def boot(config: Config, directory: DataDirectory, ground: Ground, logger: structlog.stdlib.BoundLogger) -> Booted:
     """Open or make everything under *directory*.
 
     Raises BootstrapRefused, WalError or StorageError where the data is not to be used.
     """
-    snapshots = Snapshots(directory.snap, fs, config.member.max_snapshots)
-    restarted = exists(directory.wal, fs)
+    snapshots = Snapshots(directory.snap, ground.fs, config.member.max_snapshots)
+    restarted = exists(directory.wal, ground.fs)
     if restarted:
-        recovered = _recover(directory.wal, fs, snapshots, config.member.max_wals, logger)
+        recovered = _recover(directory.wal, ground, snapshots, config.member.max_wals, logger)
     else:
-        if directory.db.exists():
+        if ground.fs.exists(directory.db):
             raise BootstrapRefused(
                 f"{directory.db} holds a store but {directory.wal} no write-ahead log: the log was lost or moved. "
                 "Put it back, or start with an empty data directory"
             )
-        recovered = _begin(config, directory.wal, fs)
-    store = Store.open(open_leveldb(directory.db))
+        recovered = _begin(config, directory.wal, ground)
+    store = Store.open(ground.open_backend(directory.db))
     _check_continuity(store, recovered, directory)
     metadata = recovered.metadata
     ticks = config.member.election_timeout_ms // config.member.heartbeat_interval_ms
@@ -101,14 +111,12 @@ def boot(config: Config, directory: DataDirectory, fs: FileSystem, logger: struc
         recovered.hard_state,
         applier.conf_state,
         Index(store.applied_index),
-        Random(),
+        ground.random,
     )
-    return Booted(
-        metadata, recovered.wal, snapshots, recovered.snapshot[0], raft, applier, restarted, recovered.known
-    )
+    return Booted(metadata, recovered.wal, snapshots, recovered.snapshot[0], raft, applier, restarted, recovered.known)
 
 
-def _begin(config: Config, folder: Path, fs: FileSystem) -> _Recovered:
+def _begin(config: Config, folder: Path, ground: Ground) -> _Recovered:
     token = config.clustering.initial_cluster_token
     members = [
         Member.new(each.name, [str(url) for url in each.peer_urls], token) for each in config.clustering.initial_cluster
@@ -121,7 +129,13 @@ def _begin(config: Config, folder: Path, fs: FileSystem) -> _Recovered:
             for member in members
         }
     )
-    wal = WriteAheadLog.create(folder, fs, metadata, max_wals=config.member.max_wals)
+    wal = WriteAheadLog.create(
+        folder,
+        ground.fs,
+        metadata,
+        segment_size_bytes=ground.segment_size_bytes,
+        max_wals=config.member.max_wals,
+    )
     wal.append(start.entries, start.hard_state)
     wal.sync()
     known = {member.id: member.peer_urls for member in members}
@@ -129,11 +143,13 @@ def _begin(config: Config, folder: Path, fs: FileSystem) -> _Recovered:
 
 
 def _recover(
-    folder: Path, fs: FileSystem, snapshots: Snapshots, max_wals: int, logger: structlog.stdlib.BoundLogger
+    folder: Path, ground: Ground, snapshots: Snapshots, max_wals: int, logger: structlog.stdlib.BoundLogger
 ) -> _Recovered:
-    newest = snapshots.newest(valid_snapshots(folder, fs))
+    newest = snapshots.newest(valid_snapshots(folder, ground.fs))
     start = (Index(0), Term(0)) if newest is None else (newest.metadata.index, newest.metadata.term)
-    wal, replay = WriteAheadLog.open(folder, fs, start, max_wals=max_wals)
+    wal, replay = WriteAheadLog.open(
+        folder, ground.fs, start, segment_size_bytes=ground.segment_size_bytes, max_wals=max_wals
+    )
     if replay.cut is not None:
         logger.warning(
             "repaired the write-ahead log: cut off a torn tail",

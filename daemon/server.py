@@ -14,6 +14,7 @@ import sys
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING
 
 from actors.address import Delivery
@@ -21,7 +22,7 @@ from actors.messages.serve import Drain, Open
 from config.refusals import bootstrap_refusals
 from core.version import SERVER_VERSION
 from daemon.assemble import assemble
-from daemon.bootstrap import BootstrapRefused, boot
+from daemon.bootstrap import BootstrapRefused, Ground, boot
 from daemon.clock import SystemClock
 from daemon.data_directory import Content, DataDirectoryRefused, take
 from daemon.engines import ClientListener, bind_host
@@ -32,6 +33,7 @@ from daemon.notify import notify_systemd
 from daemon.ticker import Ticker
 from services.jwt_tokens import JwtKeysRefused
 from storage.bbolt.export import Export
+from storage.leveldb import open_leveldb
 from storage.schema import StorageError
 from wal.errors import WalError
 from wal.filesystem import PosixFileSystem
@@ -113,7 +115,7 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
     client_listeners = [
         ClientListener(url, listen(url) if native else None) for url in config.member.listen_client_urls
     ]
-    booted = boot(config, directory, PosixFileSystem(), logger)
+    booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random()), logger)
     tell_what_was_found(booted, logger)
     host = stop.host = ThreadHost(logger)
     clock = SystemClock()
