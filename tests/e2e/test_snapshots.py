@@ -7,13 +7,22 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import pytest
 
+from proto.auth_pb2 import Permission
 from proto.rpc_pb2 import (
+    AuthRoleAddRequest,
+    AuthRoleGetRequest,
+    AuthRoleGrantPermissionRequest,
+    AuthStatusRequest,
+    AuthUserAddRequest,
+    AuthUserGetRequest,
+    AuthUserGrantRoleRequest,
     CompactionRequest,
     DeleteRangeRequest,
     HashKVRequest,
@@ -65,7 +74,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def fill(client: Stubs) -> None:
-    """Write everything that a snapshot has to carry: versions, deletes, leases, large and odd keys, a compaction."""
+    """Write all that a snapshot has to carry: versions, deletes, leases, large and odd keys, a compaction, a user."""
     for lease in (7, 1 << 62):
         client.lease.LeaseGrant(LeaseGrantRequest(ID=lease, TTL=LONG_TTL_S))
     put = client.kv.Put
@@ -80,23 +89,38 @@ def fill(client: Stubs) -> None:
     operations = [RequestOp(request_put=PutRequest(key=b"t/%d" % number, value=b"one")) for number in range(100)]
     client.kv.Txn(TxnRequest(success=operations))
     client.kv.Compact(CompactionRequest(revision=COMPACTED, physical=True))
+    client.auth.RoleAdd(AuthRoleAddRequest(name="reader"))
+    permission = Permission(permType=Permission.READ, key=b"k/", range_end=b"k0")
+    client.auth.RoleGrantPermission(AuthRoleGrantPermissionRequest(name="reader", perm=permission))
+    client.auth.UserAdd(AuthUserAddRequest(name="rita", password="secret of rita"))
+    client.auth.UserGrantRole(AuthUserGrantRoleRequest(user="rita", role="reader"))
 
 
-def state(client: Stubs) -> dict[str, Any]:
-    """All that a client can ask about the keys and leases, at all revisions."""
+def keys_state(client: Stubs) -> dict[str, Any]:
+    """All that a client can ask about the keys, at all revisions."""
     now = client.kv.Range(RangeRequest(key=EVERY_KEY, range_end=EVERY_KEY))
     revision = now.header.revision
-    lease_ids = sorted(lease.ID for lease in client.lease.LeaseLeases(LeaseLeasesRequest()).leases)
-    leases = [client.lease.LeaseTimeToLive(LeaseTimeToLiveRequest(ID=lease, keys=True)) for lease in lease_ids]
+    requests = {
+        at: RangeRequest(key=EVERY_KEY, range_end=EVERY_KEY, revision=at) for at in range(COMPACTED, revision + 1)
+    }
     hashes = [client.maintenance.HashKV(HashKVRequest(revision=at)) for at in (0, COMPACTED + 1, revision - 1)]
     return {
         "revision": revision,
-        "ranges": {
-            at: list(client.kv.Range(RangeRequest(key=EVERY_KEY, range_end=EVERY_KEY, revision=at)).kvs)
-            for at in range(COMPACTED, revision + 1)
-        },
-        "leases": [(lease.ID, lease.grantedTTL, sorted(lease.keys)) for lease in leases],
+        "ranges": {at: list(client.kv.Range(request).kvs) for at, request in requests.items()},
         "hashes": [(found.hash, found.compact_revision) for found in hashes],
+    }
+
+
+def state(client: Stubs) -> dict[str, Any]:
+    """All that a client can ask about keys, leases, users and roles."""
+    lease_ids = sorted(lease.ID for lease in client.lease.LeaseLeases(LeaseLeasesRequest()).leases)
+    leases = [client.lease.LeaseTimeToLive(LeaseTimeToLiveRequest(ID=lease, keys=True)) for lease in lease_ids]
+    return {
+        **keys_state(client),
+        "leases": [(lease.ID, lease.grantedTTL, sorted(lease.keys)) for lease in leases],
+        "auth revision": client.auth.AuthStatus(AuthStatusRequest()).authRevision,
+        "roles of rita": list(client.auth.UserGet(AuthUserGetRequest(name="rita")).roles),
+        "permissions of reader": list(client.auth.RoleGet(AuthRoleGetRequest(role="reader")).perm),
     }
 
 
@@ -224,6 +248,35 @@ def test_a_raised_revision_is_seen_by_watchers(origin: Server, tmp_path: Path) -
             client.maintenance.HashKV(HashKVRequest()).hash,
             list(client.kv.Range(RangeRequest(key=EVERY_KEY, range_end=EVERY_KEY)).kvs),
         ] == bumped
+
+
+def test_a_whole_cluster_is_restored(origin: Server, tmp_path: Path) -> None:
+    """After the loss of a cluster each member is restored by itself from one file, and they come to be one cluster."""
+    servers = [Server(actcd(), tmp_path / name, SHORT_TIMEOUTS, name=name) for name in ("one", "two", "three")]
+    urls = {server.name: server.config()["listen-peer-urls"] for server in servers}
+    cluster = ",".join(f"{name}={url}" for name, url in urls.items())
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.close)
+            server.settings = {**SHORT_TIMEOUTS, "initial-cluster": cluster, "initial-cluster-token": "again"}
+            done = run_actcd(
+                *("snapshot", "restore", str(origin.directory / "backup.db"), f"--data-dir={server.data_dir}"),
+                *(f"--name={server.name}", f"--initial-advertise-peer-urls={urls[server.name]}"),
+                *(f"--initial-cluster={cluster}", "--initial-cluster-token=again"),
+            )
+            assert done.returncode == 0, done.stderr
+            server.launch()
+        clients = [stack.enter_context(connect(server.endpoint)) for server in servers]
+        with connect(origin.endpoint) as before:
+            expected = keys_state(before)
+        for client in clients:
+            request = RangeRequest(key=b"k/3")
+            assert client.kv.Range(request, timeout=CALL_TIMEOUT_S, wait_for_ready=True).header.revision
+            assert keys_state(client) == expected
+        clients[0].kv.Put(PutRequest(key=b"k/3", value=b"again one cluster"))
+        for client in clients:
+            assert client.kv.Range(RangeRequest(key=b"k/3")).kvs[0].value == b"again one cluster"
+        assert len({client.maintenance.HashKV(HashKVRequest()).hash for client in clients}) == 1
 
 
 def test_writes_go_on_and_do_not_show(tmp_path: Path) -> None:
