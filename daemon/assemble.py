@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from core.mvcc.view import View
     from daemon.bootstrap import Booted
     from daemon.engines import ClientListener
-    from daemon.host import ThreadHost
-    from daemon.ticker import Ticker
+    from daemon.host import Host
+    from daemon.ticker import Ticks
     from services.node import Export
 
 REVOKES_IN_FLIGHT_MAX = 500
@@ -71,7 +71,7 @@ RETIRE_AFTER_S = 1.0
 class Retire:
     """An address that ends the process in order."""
 
-    def __init__(self, host: ThreadHost) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
 
     def tell(self, _message: object) -> None:
@@ -97,8 +97,8 @@ def request_timeout_s(config: Config) -> float:
 def assemble(
     config: Config,
     booted: Booted,
-    host: ThreadHost,
-    ticker: Ticker,
+    host: Host,
+    ticker: Ticks,
     clock: Clock,
     client_listeners: Sequence[ClientListener],
     peer_sockets: Sequence[socket.socket],

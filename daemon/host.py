@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from actors.base import NodeActor, Probe
 from actors.placement import LoopHome, ThreadHome
@@ -28,6 +28,27 @@ M = TypeVar("M")
 
 PROBE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+
+
+class Host(Protocol):
+    """Has the homes of one member's actors, and spawns them: on threads, or in the simulation."""
+
+    def own_thread(self) -> Home:
+        """Return the home that gives each actor a thread of its own."""
+
+    def loop(self, name: str) -> Home:
+        """Return the shared loop called *name*."""
+
+    def spawn(
+        self, home: Home, make: Callable[Concatenate[Home, P], NodeActor[M]], *args: P.args, **kwargs: P.kwargs
+    ) -> Address[M]:
+        """Start an actor on *home*; its setup has run on return.  Spawning order is start order."""
+
+    def crashed(self, actor: str, error: BaseException) -> None:
+        """Take note that *actor* crashed (a FatalHook)."""
+
+    def retire(self) -> None:
+        """Take note that this member was removed from its cluster."""
 
 
 class ThreadHost:

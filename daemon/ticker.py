@@ -9,13 +9,23 @@ from __future__ import annotations
 import heapq
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from actors.messages.common import Tick
 
 if TYPE_CHECKING:
     from actors.address import Address, AnyDelivery
     from core.clock import Clock
+
+
+class Ticks(Protocol):
+    """What actors' wiring asks of a ticker, over real time or virtual."""
+
+    def listen(self, listener: Address[Tick]) -> None:
+        """Tell *listener* each tick from now on."""
+
+    def after(self, delay_s: float, delivery: AnyDelivery) -> None:
+        """Send *delivery* in *delay_s* seconds."""
 
 
 class Ticker:
