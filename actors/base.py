@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 import pykka
 from pykka._envelope import Envelope  # Pykka names neither its envelope nor its inbox protocol anywhere else
 
+from actors.messages.common import Tick
+
 if TYPE_CHECKING:
     from pykka._actor import ActorInbox
 
@@ -90,8 +92,11 @@ class NodeActor(pykka.ThreadingActor, Generic[M]):
     @final
     def on_receive(self, message: Any) -> None:  # noqa: ANN401 - Pykka's signature
         """Pass *message* to handle (called by Pykka)."""
-        if type(message) is Probe:
+        kind = type(message)
+        if kind is Probe:
             return
+        if kind is Tick and message.taken is not None:
+            message.taken()
         try:
             self.handle(message)
         except Exception as error:

@@ -11,13 +11,14 @@ import traceback
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+import pykka
+
 from actors.base import NodeActor, Probe
 from actors.placement import LoopHome, ThreadHome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pykka
     import structlog
 
     from actors.address import Address
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 M = TypeVar("M")
 
+EXIT_CRASHED = 1
 PROBE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 
@@ -54,8 +56,10 @@ class Host(Protocol):
 class ThreadHost:
     """Runs actors on real threads."""
 
-    def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, logger: structlog.stdlib.BoundLogger, leave: Callable[[int], None] = os._exit) -> None:
+        """*leave* ends the process with an exit code, at once and whatever its threads are doing."""
         self._logger = logger
+        self._leave = leave
         # Unlike an event, this may be filled by a signal handler that interrupts the very thread that waits on it.
         self._woken: SimpleQueue[None] = SimpleQueue()
         self._crash: tuple[str, BaseException] | None = None
@@ -122,10 +126,14 @@ class ThreadHost:
             error=repr(error),
             stacktrace="".join(traceback.format_exception(error)),
         )
-        os._exit(1)
+        self._leave(EXIT_CRASHED)
 
     def _probe(self, ref: pykka.ActorRef[Any]) -> None:
-        ref.ask(Probe(), timeout=PROBE_TIMEOUT_S)
+        try:
+            ref.ask(Probe(), timeout=PROBE_TIMEOUT_S)
+        except (pykka.ActorDeadError, pykka.Timeout) as error:
+            # Its setup failed, of which the home has told, or it hangs.  Threads run already, so there is no way back.
+            self.crashed(ref.actor_class.__name__, error)
         self.exit_if_crashed()
 
     def crashed(self, actor: str, error: BaseException) -> None:

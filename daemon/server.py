@@ -88,6 +88,12 @@ class StopSignal:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._catch)
 
+    def wakes(self, host: ThreadHost) -> None:
+        """Have *host* woken by the signal, even if it has come already."""
+        self.host = host
+        if self.number is not None:
+            host.wake()
+
     def raise_again(self) -> None:
         """End the process by the signal that was caught; as process 1, which signals do not end, just return."""
         if self.number is not None and os.getpid() != 1:
@@ -117,7 +123,8 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
     ]
     booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random()), logger)
     tell_what_was_found(booted, logger)
-    host = stop.host = ThreadHost(logger)
+    host = ThreadHost(logger)
+    stop.wakes(host)
     clock = SystemClock()
     ticker = Ticker(clock, config.member.heartbeat_interval_ms / 1000.0)
     node = assemble(

@@ -34,7 +34,7 @@ class Ticker:
     def __init__(self, clock: Clock, period_s: float) -> None:
         self._clock = clock
         self._period_s = period_s
-        self._listeners: list[Address[Tick]] = []
+        self._listeners: list[_Listener] = []
         self._asked: queue.SimpleQueue[tuple[float, AnyDelivery] | None] = queue.SimpleQueue()
         self._due: list[tuple[float, int, AnyDelivery]] = []
         self._order = 0
@@ -50,8 +50,8 @@ class Ticker:
         self._thread.join()
 
     def listen(self, listener: Address[Tick]) -> None:
-        """Tell *listener* each tick from now on."""
-        self._listeners = [*self._listeners, listener]
+        """Tell *listener* each tick from now on, except while it has not taken the one before."""
+        self._listeners = [*self._listeners, _Listener(listener)]
 
     def after(self, delay_s: float, delivery: AnyDelivery) -> None:
         """Send *delivery* in *delay_s* seconds."""
@@ -78,6 +78,25 @@ class Ticker:
             if next_tick_s <= now_s:
                 # A tick that comes late is not made up for: raft counts elapsed ticks, and a burst of them after a
                 # stall would start an election for nothing.
-                next_tick_s = max(next_tick_s + self._period_s, now_s)
+                next_tick_s += self._period_s
+                if next_tick_s <= now_s:
+                    next_tick_s = now_s + self._period_s
                 for listener in self._listeners:
-                    listener.tell(Tick(now_s))
+                    listener.tick(now_s)
+
+
+class _Listener:
+    """One who is told, and whether a tick lies in its mailbox."""
+
+    def __init__(self, address: Address[Tick]) -> None:
+        self._address = address
+        self._untaken = False
+
+    def tick(self, now_s: float) -> None:
+        """Tell of a tick, unless the last one is still to be taken."""
+        if not self._untaken:
+            self._untaken = True
+            self._address.tell(Tick(now_s, self._take))
+
+    def _take(self) -> None:
+        self._untaken = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from core.membership.member import Member
     from core.types import MemberId
 
@@ -14,6 +16,8 @@ class Tick(NamedTuple):
 
     now_s: float
     """Monotonic seconds."""
+    taken: Callable[[], None] | None = None
+    """Called when it is about to be handled: the next one may come."""
 
 
 class ClusterIs(NamedTuple):

@@ -10,6 +10,7 @@ import pykka
 import pytest
 
 from actors.base import NodeActor, Probe
+from actors.messages.common import Tick
 from actors.placement import LoopHome, ThreadHome
 from tests.actors.home import TestHome
 
@@ -173,3 +174,14 @@ def test_asking_a_stopped_actor_fails_at_once(house: House) -> None:
     house.settle(ref)
     with pytest.raises(pykka.ActorDeadError):
         ref.ask(Probe(), timeout=WAIT_S)
+
+
+def test_a_tick_counts_as_taken_when_it_is_handled(house: House) -> None:
+    """Only then may the ticker tell the next one: what piled up behind a stall must not come as a burst."""
+    journal: list[Any] = []
+    ref = Recorder.start(house.home, journal)
+    house.settle(ref, 2)
+    ref.tell(Tick(1.0, lambda: journal.append("taken")))
+    house.settle(ref)
+    house.stop(ref)
+    assert [type(each) if isinstance(each, Tick) else each for each in journal[2:]] == ["taken", Tick, "teardown"]
