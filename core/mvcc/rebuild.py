@@ -34,13 +34,13 @@ BATCH_SIZE_BYTES = 1 << 20
 """Written at once: enough to make the cost of a batch vanish."""
 
 
-def rebuild(backend: Backend) -> Iterator[int]:
-    """Write what the records in *backend* imply; yields now and then how many were dealt with in the current pass."""
+def rebuild(backend: Backend) -> Iterator[tuple[str, int]]:
+    """Write what the records in *backend* imply; yields now and then what the pass deals with and how many are done."""
     yield from _rebuild_histories(backend)
     yield from _rebuild_current(backend)
 
 
-def _rebuild_histories(backend: Backend) -> Iterator[int]:
+def _rebuild_histories(backend: Backend) -> Iterator[tuple[str, int]]:
     batch: list[tuple[bytes, bytes | None]] = []
     size_bytes = count = 0
     for at, kv in backend.scan(record_start(0), after(RECORDS)):
@@ -53,12 +53,12 @@ def _rebuild_histories(backend: Backend) -> Iterator[int]:
             backend.write(batch)
             batch.clear()
             size_bytes = 0
-            yield count
+            yield "history entries", count
     backend.write(batch)
-    yield count
+    yield "history entries", count
 
 
-def _rebuild_current(backend: Backend) -> Iterator[int]:
+def _rebuild_current(backend: Backend) -> Iterator[tuple[str, int]]:
     live: list[tuple[bytes, bytes | None]] = []
     attached: list[tuple[bytes, bytes | None]] = []
     size_bytes = count = 0
@@ -79,9 +79,9 @@ def _rebuild_current(backend: Backend) -> Iterator[int]:
             live.clear()
             attached.clear()
             size_bytes = 0
-            yield count
+            yield "live keys", count
     backend.write(live + attached)
-    yield count
+    yield "live keys", count
 
 
 def _newest_puts(backend: Backend) -> Iterator[bytes]:

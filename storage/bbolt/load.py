@@ -65,8 +65,8 @@ def import_into(path: Path, backend: Backend, progress: Callable[[str, int], Non
                 for batch in _batches(_bucket_items(file, path, _KNOWN[name])):
                     backend.write(batch)
         unknown = tuple(name.decode(errors="replace") for name in file.buckets if name not in {*_KNOWN, KEY_BUCKET})
-    for count in rebuild(backend):
-        tell("keys", count)
+    for what, count in rebuild(backend):
+        tell(what, count)
     backend.write([], sync=True)
     return Imported(record_count, unknown)
 
