@@ -6,19 +6,28 @@ expired is revoked by a proposal, and is gone when that proposal is applied.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from actors.base import Home, NodeActor
 from actors.messages.apply import ObserveAuth, ObserveLeases, ObserveOutcomes
 from actors.messages.common import Tick
 from actors.messages.lease import Checkpointed, Granted, LeaseMessage, ListLeases, Promote, Renew, Revoked, TimeToLive
+from actors.messages.peer_transport import AskMember, CarryQuestions, MemberAnswer
 from actors.messages.raft import ObserveRole, Propose, RoleIs
 from actors.messages.serve import Answered, AuthIs, Completed, Refused, Renewed, TokensUsed
 from core.auth.rules import NO_RULES, ROOT_USER
-from core.errors import NotPrimaryLessor
+from core.errors import NotPrimaryLessor, RequestTimeout
 from core.types import MemberId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest, RequestHeader
 from proto.rpc_pb2 import LeaseRevokeRequest
+from services.member_pages import (
+    RENEW_PATH,
+    TIMES_PATH,
+    renew_outcome,
+    renew_question,
+    times_outcome,
+    times_question,
+)
 from services.node import LeaseTimes
 
 if TYPE_CHECKING:
@@ -36,8 +45,45 @@ if TYPE_CHECKING:
 EXPIRY_CHECK_S = 0.5
 """How often expired leases are looked for (etcd's interval)."""
 
+FORWARD_TIMEOUT_S = 5.0
+"""For one question to the primary; without an answer it is asked again."""
+
 REVOKES_PER_CHECK_MAX = 500
 """Leases revoked in one go (etcd's bound)."""
+
+
+class _Forward(NamedTuple):
+    """A question for the primary, until it is answered."""
+
+    ask: Renew | TimeToLive
+    deadline_s: float
+
+    def question(self) -> tuple[str, bytes]:
+        """Return path and body for the leader."""
+        if isinstance(self.ask, Renew):
+            return RENEW_PATH, renew_question(self.ask.asks[0][1])
+        return TIMES_PATH, times_question(self.ask.lease)
+
+    def answer(self, answer: MemberAnswer) -> bool:
+        """Answer the asker if the leader has; False if another try may go better."""
+        ask = self.ask
+        if isinstance(ask, Renew):
+            ttl_s = renew_outcome(answer.status, answer.body)
+            if ttl_s is not None:
+                ask.answer_to.tell(Renewed([(ask.asks[0][0], ttl_s)]))
+            return ttl_s is not None
+        times = times_outcome(answer.status, answer.body)
+        if times is not None:
+            ask.answer_to.tell(Answered(ask.token, times))
+        return times is not None
+
+    def fail(self, error: EtcdError) -> None:
+        """Give up."""
+        ask = self.ask
+        if isinstance(ask, Renew):
+            ask.answer_to.tell(Renewed([(ask.asks[0][0], error)]))
+        else:
+            ask.answer_to.tell(Answered(ask.token, error))
 
 
 @final
@@ -73,6 +119,11 @@ class LeaseActor(NodeActor[LeaseMessage]):
         self._role = RoleIs(Term(0), MemberId(0), is_leader=False)
         self._led_term = Term(0)
         self._late: dict[LeaseId, list[tuple[int, Address[Renewed]]]] = {}
+        self._carrier: Address[AskMember] | None = None
+        self._forward_timeout_s = 0.0
+        self._forwarded: dict[int, _Forward] = {}
+        self._forward_count = 0
+        self._retries: list[_Forward] = []
 
     def setup(self) -> None:
         """Ask to be told which leases there are, and who leads."""
@@ -98,7 +149,11 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 for lease, remaining_s in message.leases:
                     self._lessor.checkpoint(lease, remaining_s)
             case TimeToLive():
-                message.answer_to.tell(Answered(message.token, self._times(message.lease)))
+                self._answer_times(message)
+            case Answered():
+                self._take_forwarded(message)
+            case CarryQuestions():
+                self._carrier, self._forward_timeout_s = message
             case ListLeases():
                 message.answer_to.tell(Answered(message.token, list(self._lessor.ids())))
             case Promote():
@@ -108,6 +163,8 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 self._role = message
                 self._take_on_role()
             case Tick():
+                if self._retries:
+                    self._retry(message.now_s)
                 if message.now_s >= self._next_check_s:
                     self._next_check_s = message.now_s + EXPIRY_CHECK_S
                     self._revoke_expired(message.now_s)
@@ -133,14 +190,57 @@ class LeaseActor(NodeActor[LeaseMessage]):
             try:
                 ttl_s = self._lessor.renew(lease, now_s)
             except NotPrimaryLessor as error:
-                answers.append((token, error))
+                if self._carrier is None or not message.may_forward:
+                    answers.append((token, error))
+                else:
+                    ask = Renew(((token, lease),), message.answer_to)
+                    self._forward(_Forward(ask, now_s + self._forward_timeout_s))
                 continue
             if ttl_s is None and lease in self._lessor:
                 # Expired but not yet revoked: the answer that it is gone waits until it is.
                 self._late.setdefault(lease, []).append((token, message.answer_to))
             else:
                 answers.append((token, ttl_s or 0))
-        message.answer_to.tell(Renewed(answers))
+        if answers:
+            message.answer_to.tell(Renewed(answers))
+
+    def _answer_times(self, message: TimeToLive) -> None:
+        times = self._times(message.lease)
+        if isinstance(times, NotPrimaryLessor) and self._carrier is not None and message.may_forward:
+            self._forward(_Forward(message, self._clock.monotonic_s() + self._forward_timeout_s))
+        else:
+            message.answer_to.tell(Answered(message.token, times))
+
+    # -- asking the primary ------------------------------------------------------------------------------------------
+
+    def _forward(self, forward: _Forward) -> None:
+        leader = self._role.leader
+        if self._carrier is None or not leader or self._role.is_leader:
+            self._retries.append(forward)  # nobody leads, or this member does and is about to be primary
+            return
+        self._forward_count += 1
+        self._forwarded[self._forward_count] = forward
+        path, question = forward.question()
+        self._carrier.tell(
+            AskMember(self._forward_count, leader, "POST", path, question, self.actor_ref, FORWARD_TIMEOUT_S)
+        )
+
+    def _take_forwarded(self, message: Answered) -> None:
+        answer = message.outcome
+        assert answer is None or isinstance(answer, MemberAnswer), answer
+        forward = self._forwarded.pop(message.token)
+        if answer is None or not forward.answer(answer):
+            self._retries.append(forward)
+
+    def _retry(self, now_s: float) -> None:
+        retries, self._retries = self._retries, []
+        for forward in retries:
+            if now_s >= forward.deadline_s:
+                forward.fail(RequestTimeout())
+            elif self._lessor.primary:
+                self.handle(forward.ask)
+            else:
+                self._forward(forward)
 
     def _answer_late(self, lease: LeaseId) -> None:
         for token, answer_to in self._late.pop(lease, ()):

@@ -7,15 +7,21 @@ messages it carries the questions that members ask each other, and serves the pe
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, final
+
+import google_crc32c
 
 from actors.address import Delivery
 from actors.base import Home, NodeActor
 from actors.messages.apply import Inspect, ObserveCluster
-from actors.messages.common import ClusterIs
+from actors.messages.common import ActivityIs, ClusterIs
+from actors.messages.lease import Renew, TimeToLive
+from actors.messages.membership import PromoteMember
 from actors.messages.peer_transport import (
-    ActivityIs,
+    AnswerPromotions,
     AskMember,
+    CarryQuestions,
     MemberAnswer,
     ObserveActivity,
     PeerTransportMessage,
@@ -23,7 +29,10 @@ from actors.messages.peer_transport import (
     Taken,
 )
 from actors.messages.raft import CarryMessages, SnapshotStatus, Step, Unreachable
-from actors.messages.serve import Answered, Drain, Open
+from actors.messages.serve import Answered, Drain, Open, Renewed
+from actors.messages.worker import Work
+from core.errors import EtcdError, NotLeader
+from core.mvcc.hashing import hash_kv
 from core.raft.messages import MessageType
 from net.rafthttp.client import PeerUnreachable
 from net.rafthttp.links import Links, Surroundings
@@ -37,16 +46,21 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.messages.apply import ApplyMessage
+    from actors.messages.lease import LeaseMessage
     from actors.messages.raft import RaftMessage
     from actors.serve import Engine
+    from core.apply.applier import Applier
     from core.clock import Clock
+    from core.mvcc.hashing import HashKv
+    from core.mvcc.view import View
     from core.raft.messages import Message
-    from core.types import MemberId
+    from core.types import LeaseId, MemberId
     from net.commons import TakeOver
     from net.rafthttp.client import PeerClient
     from net.rafthttp.headers import Identity
     from net.rafthttp.upload import Sink, SnapshotUpload
     from net.rpc import HttpHandler, HttpRequest, HttpResponder
+    from services.node import LeaseTimes
 
     MakePeerEngine = Callable[[HttpHandler, TakeOver], Engine]
 
@@ -72,6 +86,9 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         make_engine: MakePeerEngine,
         apply: Address[ApplyMessage],
         raft: Address[RaftMessage],
+        lease: Address[LeaseMessage],
+        worker: Address[Work],
+        timeout_s: float,
         clock: Clock,
         removed: Callable[[], None],
         logger: structlog.stdlib.BoundLogger,
@@ -84,16 +101,21 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         self._make_engine = make_engine
         self._apply = apply
         self._raft = raft
+        self._lease = lease
+        self._worker = worker
+        self._timeout_s = timeout_s
         self._clock = clock
         self._removed = removed
         self._logger = logger
         self._links: Links
         self._engine: Engine
-        self._pages = PeerPages(identity.cluster_id, self._ask_members)
+        self._pages: PeerPages
+        self._cluster = ClusterIs((), (), "")
+        self._membership: Address[PromoteMember] | None = None
         self._observers: list[Address[ActivityIs]] = []
         self._untaken = 0
         self._paused = False
-        self._answers: dict[int, Callable[[bytes], None]] = {}
+        self._answers: dict[int, Callable[..., None]] = {}
         self._last_token = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -103,7 +125,9 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         self._links = Links(self._identity, surroundings, self)
         self._links.set_members(self._known, ())
         self._engine = self._make_engine(self._handle_http, self._links.take_over)
+        self._pages = PeerPages(self)
         self._raft.tell(CarryMessages(self.actor_ref))
+        self._lease.tell(CarryQuestions(self.actor_ref, self._timeout_s))
         self._apply.tell(ObserveCluster(self.actor_ref))
 
     def handle(self, message: PeerTransportMessage) -> None:
@@ -123,8 +147,12 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
                 self._observers.append(message.observer)
                 message.observer.tell(self._activity())
             case Answered():
-                assert isinstance(message.outcome, bytes), type(message.outcome)
                 self._answers.pop(message.token)(message.outcome)
+            case Renewed():
+                for token, ttl_s in message.answers:
+                    self._answers.pop(token)(ttl_s)
+            case AnswerPromotions():
+                self._membership = message.judge
             case Open():
                 self._run(self._engine.start())
             case Drain():
@@ -163,12 +191,66 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
 
     def open_sink(self, message: Message) -> Sink:
         """See LinkListener."""
-        raise OSError(95, "snapshots cannot be received yet")
+        raise OSError(95, f"the snapshot of {message.sender:x} cannot be received yet")
 
     def snapshot_arrived(self, message: Message, upload: SnapshotUpload) -> None:
         """See LinkListener."""
 
+    # -- what pages ask ----------------------------------------------------------------------------------------------
+
+    @property
+    def cluster_id(self) -> int:
+        """See PeerNode."""
+        return self._identity.cluster_id
+
+    @property
+    def cluster_version(self) -> str:
+        """See PeerNode."""
+        return self._cluster.version
+
+    def members_json(self, then: Callable[[bytes], None]) -> None:
+        """See PeerNode."""
+        self._inspect(then, lambda applier: applier.cluster.to_json())
+
+    def promote(self, member: MemberId, then: Callable[[EtcdError | None], None]) -> None:
+        """See PeerNode."""
+        if self._membership is None:
+            then(NotLeader())
+            return
+        token = self._token(lambda outcome: then(outcome if isinstance(outcome, EtcdError) else None))
+        self._membership.tell(PromoteMember(token, member, self.actor_ref, may_forward=False))
+
+    def renew(self, lease: LeaseId, then: Callable[[int | EtcdError], None]) -> None:
+        """See PeerNode."""
+        self._lease.tell(Renew(((self._token(then), lease),), self.actor_ref, may_forward=False))
+
+    def lease_times(self, lease: LeaseId, then: Callable[[LeaseTimes | EtcdError], None]) -> None:
+        """See PeerNode."""
+        self._lease.tell(TimeToLive(self._token(then), lease, self.actor_ref, may_forward=False))
+
+    def lease_keys(self, lease: LeaseId, then: Callable[[list[bytes]], None]) -> None:
+        """See PeerNode."""
+        self._inspect(then, lambda applier: applier.lease_keys(lease))
+
+    def hash_kv(self, revision: int, then: Callable[[tuple[HashKv, int] | EtcdError], None]) -> None:
+        """See PeerNode."""
+
+        def with_view(view: View) -> None:
+            job = partial(hashed, view, revision)
+            self._worker.tell(Work(self._token(then), job, self.actor_ref))
+
+        self._inspect(with_view, lambda applier: applier.store.view())
+
     # -- the rest ----------------------------------------------------------------------------------------------------
+
+    def _inspect(self, then: Callable[..., None], question: Callable[[Applier], object]) -> None:
+        token, answer_to = self._token(then), self.actor_ref
+        self._apply.tell(Inspect(lambda applier: answer_to.tell(Answered(token, question(applier)))))
+
+    def _token(self, then: Callable[..., None]) -> int:
+        self._last_token += 1
+        self._answers[self._last_token] = then
+        return self._last_token
 
     def _send(self, messages: Sequence[Message]) -> None:
         snapshots = [message for message in messages if message.type is MessageType.SNAPSHOT]
@@ -179,6 +261,7 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         self._links.send(messages)
 
     def _follow(self, cluster: ClusterIs) -> None:
+        self._cluster = cluster
         members = {member.id: member.peer_urls for member in cluster.members}
         if self._identity.member_id in members:
             # From here on the store knows better than what this member was started with.
@@ -218,12 +301,6 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         if not self._links.handle(request, responder):
             self._pages.handle(request, responder)
 
-    def _ask_members(self, then: Callable[[bytes], None]) -> None:
-        self._last_token += 1
-        token, answer_to = self._last_token, self.actor_ref
-        self._answers[token] = then
-        self._apply.tell(Inspect(lambda applier: answer_to.tell(Answered(token, applier.cluster.to_json()))))
-
     def _crash(self, error: BaseException) -> None:
         self._home.fatal(type(self).__name__, error)
 
@@ -242,3 +319,8 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         await self._engine.drain(message.timeout_s)
         await self._engine.close()
         message.after.send()
+
+
+def hashed(view: View, revision: int) -> tuple[HashKv, int]:
+    """Return the hash of *view* at *revision*, and its own revision."""
+    return hash_kv(view, revision, google_crc32c.extend), view.revision

@@ -12,9 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from actors.base import Home, NodeActor
-from actors.messages.apply import Defragment, Inspect, Observe, ObserveAuth, ObserveOutcomes
-from actors.messages.common import Tick
+from actors.messages.apply import Defragment, Inspect, Observe, ObserveAuth, ObserveCluster, ObserveOutcomes
+from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.lease import ListLeases, Renew, TimeToLive
+from actors.messages.membership import ChangeMembers, MoveLeader, PromoteMember
+from actors.messages.peer_transport import ObserveActivity
 from actors.messages.raft import ObserveRole, Propose, ReadIndex, RoleIs
 from actors.messages.serve import (
     Answered,
@@ -36,10 +38,10 @@ from actors.messages.watch import StreamBlocked, StreamClosed, StreamDrained, Wa
 from actors.messages.worker import Work
 from core.auth.rules import NO_RULES, NOBODY, Identity
 from core.errors import (
-    DeadlineExceeded,
     EtcdError,
     InvalidAuthToken,
     LeaderChanged,
+    NoLeader,
     NoSpace,
     RequestTimeout,
     RequestTooLarge,
@@ -53,9 +55,11 @@ from core.request_id import OWNERS_MAX
 from core.types import Index, LeaseId, MemberId, RequestId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest
 from proto.rpc_pb2 import AlarmRequest, AlarmType
+from services.auth import AUTH_STATUS_TAG
 from services.errors import status_of
 from services.identity import certified_name, refuse, token_in
 from services.routes import client_routes
+from services.standing import needs_leader
 from services.status_pages import StatusPages
 
 if TYPE_CHECKING:
@@ -66,15 +70,19 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.messages.apply import ApplyMessage
     from actors.messages.lease import LeaseMessage
+    from actors.messages.membership import MembershipMessage
     from actors.messages.raft import RaftMessage
     from actors.messages.watch import WatchMessage
     from core.apply.applier import Applier
     from core.apply.header import ResponseHeaders
+    from core.clock import Clock
     from core.mvcc.view import View
+    from core.raft.messages import ConfChange
     from core.request_id import RequestIds
     from net.rpc import Call, Context, HttpHandler, Routes, Stream
     from services.node import ApiLimits, Asker, Count, Export
     from services.passwords import Passwords
+    from services.timeouts import Leadership
     from services.tokens import TokenScheme
 
     Read = tuple[Asker, Callable[[View], None]]
@@ -99,6 +107,9 @@ TOKENS_WAITING_MAX = 1000
 
 TOKENS_TICK_S = 1.0
 """How often tokens that have ended are forgotten, and other listeners told of those in use (etcd's interval)."""
+
+ELECTIONS_WITHOUT_LEADER = 3
+"""Election timeouts without a leader after which streams end whose clients want one (etcd's bound)."""
 
 READ_RETRY_S = 0.5
 """A read-index round without an answer is asked again after this (etcd's interval)."""
@@ -142,6 +153,10 @@ class ServeActor(NodeActor[ServeMessage]):
         apply: Address[ApplyMessage],
         watch: Address[WatchMessage],
         lease: Address[LeaseMessage],
+        membership: Address[MembershipMessage],
+        peers: Address[ObserveActivity],
+        leadership: Leadership,
+        clock: Clock,
         worker: Address[Work],
         exporter: Address[Work],
         make_export: Callable[[View], Export],
@@ -171,6 +186,12 @@ class ServeActor(NodeActor[ServeMessage]):
         self._apply = apply
         self._watch = watch
         self._lease = lease
+        self._membership = membership
+        self._peers = peers
+        self._leadership = leadership
+        self._clock = clock
+        self.is_learner = False
+        self.cluster_version = ""
         self._worker = worker
         self._exporter = exporter
         self._hashers = hashers
@@ -211,7 +232,9 @@ class ServeActor(NodeActor[ServeMessage]):
         self._apply.tell(ObserveOutcomes(self._ids.owner, self.actor_ref))
         self._apply.tell(Observe(self.actor_ref))
         self._apply.tell(ObserveAuth(self.actor_ref))
+        self._apply.tell(ObserveCluster(self.actor_ref))
         self._raft.tell(ObserveRole(self.actor_ref))
+        self._peers.tell(ObserveActivity(self.actor_ref))
         self._wal.tell(ObserveSpace(self.actor_ref))
 
     def handle(self, message: ServeMessage) -> None:
@@ -244,6 +267,10 @@ class ServeActor(NodeActor[ServeMessage]):
                 self._refusal = message.error
             case RoleIs():
                 self._notice_role(message)
+            case ClusterIs():
+                self._follow_cluster(message)
+            case ActivityIs():
+                self._leadership.connected_since_s = message.since_s
             case Tick():
                 self._sweep(message.now_s)
             case Open():
@@ -309,8 +336,18 @@ class ServeActor(NodeActor[ServeMessage]):
         self._enqueue(call, request_id, b"".join((tag, varint(len(body)), body, header)))
 
     def _propose_as(self, call: Call, tag: bytes, body: bytes, identity: Identity) -> None:
+        if identity == NOBODY and tag != AUTH_STATUS_TAG:
+            # It would be refused where it is applied; but nobody may fill the log with what is refused.
+            self.read(call, lambda _view: self._refuse_nobody(call, tag, body))
+            return
         request_id, header = self._ids.make_with_identity(identity.user, identity.revision)
         self._enqueue(call, request_id, b"".join((tag, varint(len(body)), body, header)))
+
+    def _refuse_nobody(self, call: Call, tag: bytes, body: bytes) -> None:
+        if self.auth.enabled:
+            call.fail(status_of(UserEmpty()))
+        else:
+            self.propose(call, tag, body)  # auth was switched off at another member, and this one has heard of it now
 
     def _enqueue(self, call: Call, request_id: RequestId, data: bytes) -> None:
         if len(data) > self.limits.request_bytes_max:
@@ -512,6 +549,22 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         self._inspect(then, lambda applier: applier.encoded_members())
 
+    def wall_s(self) -> int:
+        """See Node."""
+        return int(self._clock.wall_s())
+
+    def change_members(self, change: ConfChange, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._membership.tell(ChangeMembers(self._token(then), change, self.actor_ref))
+
+    def promote_member(self, member: MemberId, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._membership.tell(PromoteMember(self._token(then), member, self.actor_ref))
+
+    def move_leader(self, to: MemberId, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._membership.tell(MoveLeader(self._token(then), to, self.actor_ref))
+
     def alarms(self, then: Callable[..., None]) -> None:
         """See Node."""
         self._inspect(then, lambda applier: applier.active_alarms())
@@ -520,9 +573,9 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         self._inspect(then, lambda applier: applier.sizes())
 
-    def defragment(self, then: Callable[[], None]) -> None:
+    def defragment(self, then: Callable[..., None]) -> None:
         """See Node."""
-        token = self._token(lambda _outcome: then())
+        token = self._token(then)
         self._apply.tell(Defragment(token, self.actor_ref))
 
     def open_export(self) -> Export | EtcdError:
@@ -603,6 +656,8 @@ class ServeActor(NodeActor[ServeMessage]):
 
     def _sweep(self, now_s: float) -> None:
         self._sweep_tokens(now_s)
+        if not self.leader and self._streams:
+            self._turn_away(now_s)
         self._alarm_proposed = False
         overdue = []
         for request_id, (_, since_s) in self._waiting.items():  # oldest first
@@ -611,8 +666,7 @@ class ServeActor(NodeActor[ServeMessage]):
             overdue.append(request_id)
         for request_id in overdue:
             call, since_s = self._waiting.pop(request_id)
-            # Without a leader the request was never proposed, and etcd lets the bare deadline through.
-            call.fail(status_of(RequestTimeout() if self.leader else DeadlineExceeded()))
+            call.fail(status_of(self._leadership.timeout_of(since_s)))
             self._warn_slow(call, since_s)
         if self._round and now_s - self._round_started_s > self._timeout_s:
             self._end_round(ReadIndexed(self._round_number, Index(0), RequestTimeout()))
@@ -623,8 +677,22 @@ class ServeActor(NodeActor[ServeMessage]):
     def _notice_role(self, message: RoleIs) -> None:
         lost_leader = self.leader and message.leader != self.leader
         self.term, self.leader = message.term, message.leader
+        self._leadership.notice(message.leader, self._loop.time())
         if lost_leader and self._round:
             self._end_round(ReadIndexed(self._round_number, Index(0), LeaderChanged()))
+
+    def _follow_cluster(self, message: ClusterIs) -> None:
+        self.cluster_version = message.version
+        self.is_learner = any(member.id == self.member_id and member.is_learner for member in message.members)
+        self._leadership.voters = [member.id for member in message.members if not member.is_learner]
+
+    def _turn_away(self, now_s: float) -> None:
+        """End the streams of clients that want a leader, when none was known for so long that none is near."""
+        leadership = self._leadership
+        if self.leader or now_s - leadership.lost_s < ELECTIONS_WITHOUT_LEADER * leadership.election_timeout_s:
+            return
+        for stream in [stream for stream in self._streams.values() if needs_leader(stream)]:
+            stream.finish(status_of(NoLeader()))
 
     def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
         # The loop keeps only weak references to tasks.

@@ -258,6 +258,10 @@ class NotSupportedForLearner(EtcdError):
     text = "etcdserver: rpc not supported for learner"
 
 
+class TimeoutLeaderTransfer(EtcdError):
+    text = "etcdserver: request timed out, leader transfer took too long"
+
+
 class BadLeaderTransferee(EtcdError):
     text = "etcdserver: bad leader transferee"
 

@@ -18,6 +18,7 @@ from actors.address import Delivery
 from actors.apply import ApplyActor, CompactionPace, SnapshotPolicy
 from actors.boot import BootActor
 from actors.lease import LeaseActor
+from actors.membership import MembershipActor
 from actors.peer_transport import PeerTransportActor
 from actors.raft import RaftActor
 from actors.serve import ServeActor
@@ -36,6 +37,7 @@ from net.rafthttp.client import PeerClient
 from net.rafthttp.headers import Identity
 from services.node import ApiLimits
 from services.passwords import Passwords
+from services.timeouts import Leadership
 
 if TYPE_CHECKING:
     import socket
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.messages.common import Tick
+    from actors.messages.membership import MembershipMessage
     from actors.messages.peer_transport import PeerTransportMessage
     from actors.messages.serve import ServeMessage
     from config.schema import Config
@@ -85,6 +88,7 @@ class Assembled:
 
     clients: Sequence[Address[ServeMessage]]
     peers: Address[PeerTransportMessage]
+    membership: Address[MembershipMessage]
     published: Future[None]
     """Resolved once this member's attributes are applied: it may serve clients."""
 
@@ -178,7 +182,8 @@ def assemble(
         member=member,
         name=config.member.name,
         client_urls=tuple(str(url) for url in config.clustering.advertise_client_urls),
-        cluster_version=booted.applier.cluster.version,
+        # Whose members are several agrees on a version once all of them are up; see MembershipActor.
+        cluster_version=booted.applier.cluster.version or (MIN_CLUSTER_VERSION if len(booted.known) > 1 else ""),
         request_ids=RequestIds(member, 1, now_ms),
         retry_s=timeout_s,
         apply=apply,
@@ -201,15 +206,31 @@ def assemble(
         make_engine=lambda http, take_over: make_peer_engine(http, take_over, peer_sockets, host.crashed, bind("peer")),
         apply=apply,
         raft=raft,
+        lease=lease,
+        worker=exporter,
+        timeout_s=timeout_s,
         clock=clock,
         removed=lambda: ticker.after(RETIRE_AFTER_S, Delivery(Retire(host), None)),
         logger=bind("peer"),
+    )
+    membership = host.spawn(
+        shared,
+        MembershipActor,
+        local=member,
+        strict=config.clustering.strict_reconfig_check,
+        request_ids=RequestIds(member, 2, now_ms),
+        timeout_s=timeout_s,
+        clock=clock,
+        apply=apply,
+        raft=raft,
+        peers=peers,
+        logger=bind("membership"),
     )
     cost = config.auth.bcrypt_cost
     passwords = Passwords(
         cost if is_bcrypt_cost(cost) else BCRYPT_COST_DEFAULT, config.own.auth_password_characters_min, os.urandom
     )
-    assert len(client_listeners) + 2 <= OWNERS_MAX, len(client_listeners)
+    assert len(client_listeners) + 3 <= OWNERS_MAX, len(client_listeners)
     clients = [
         host.spawn(
             shared,
@@ -228,6 +249,10 @@ def assemble(
             apply=apply,
             watch=watch,
             lease=lease,
+            membership=membership,
+            peers=peers,
+            leadership=Leadership(member, config.member.election_timeout_ms / 1000.0),
+            clock=clock,
             worker=worker,
             exporter=exporter,
             make_export=make_export,
@@ -237,9 +262,9 @@ def assemble(
             client_cert_auth=config.security.client_cert_auth,
             logger=bind("serve"),
         )
-        for owner, listening in enumerate(client_listeners, 2)
+        for owner, listening in enumerate(client_listeners, 3)
     ]
-    ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, *clients]
+    ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, membership, *clients]
     for listener in ticking:
         ticker.listen(listener)
-    return Assembled(clients, peers, published)
+    return Assembled(clients, peers, membership, published)

@@ -71,6 +71,7 @@ CODES: dict[type[e.EtcdError], Code] = {
     e.UnhealthyCluster: Code.UNAVAILABLE,
     e.CorruptCluster: Code.DATA_LOSS,
     e.NotSupportedForLearner: Code.FAILED_PRECONDITION,
+    e.TimeoutLeaderTransfer: Code.UNKNOWN,
     e.BadLeaderTransferee: Code.FAILED_PRECONDITION,
     e.ProposalDropped: Code.UNKNOWN,
     e.DeadlineExceeded: Code.DEADLINE_EXCEEDED,

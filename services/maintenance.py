@@ -62,6 +62,7 @@ class MaintenanceService:
             raftIndex=node.commit_index,
             raftTerm=node.term,
             raftAppliedIndex=node.view.applied_index,
+            isLearner=node.is_learner,
         )
         if not node.leader:
             answer.errors.append(NoLeader.text)
@@ -78,7 +79,7 @@ class MaintenanceService:
     def defragment(self, call: Call, payload: bytes) -> None:
         """Give space back; nothing waits for it but the caller."""
         if decode(call, DefragmentRequest, payload) is not None:
-            self._node.defragment(lambda: call.reply(DefragmentResponse().SerializeToString()))
+            self._node.defragment(lambda _done: call.reply(DefragmentResponse().SerializeToString()))
 
     def hash(self, call: Call, payload: bytes) -> None:
         """Hash the whole store."""

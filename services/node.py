@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from core.errors import EtcdError
     from core.mvcc.view import View
     from core.mvcc.watch_streams import StreamId
+    from core.raft.messages import ConfChange
     from core.types import LeaseId, MemberId, Term
     from net.rpc import Call, Context, Status, Stream
     from services.passwords import Passwords
@@ -94,6 +95,14 @@ class Node(Protocol):
     @property
     def leader(self) -> MemberId:
         """Who leads; 0 if nobody is known to."""
+
+    @property
+    def is_learner(self) -> bool:
+        """Whether this member has no vote (yet)."""
+
+    @property
+    def cluster_version(self) -> str:
+        """What the members have agreed on; empty if nothing yet."""
 
     @property
     def member_id(self) -> MemberId:
@@ -180,10 +189,22 @@ class Node(Protocol):
     def members(self, then: Callable[[Sequence[bytes]], None]) -> None:
         """List the members, ascending by id, each as the wire bytes of MemberListResponse.members (tag included)."""
 
+    def wall_s(self) -> int:
+        """Return seconds since 1970."""
+
+    def change_members(self, change: ConfChange, then: Callable[[Sequence[bytes] | EtcdError], None]) -> None:
+        """Carry out *change*; *then* gets the members after it, as `members` does, or why it was refused."""
+
+    def promote_member(self, member: MemberId, then: Callable[[Sequence[bytes] | EtcdError], None]) -> None:
+        """Make a learner a voter, wherever that is decided."""
+
+    def move_leader(self, to: MemberId, then: Callable[[EtcdError | None], None]) -> None:
+        """Let *to* lead; *then* gets None when it does."""
+
     def alarms(self, then: Callable[[Sequence[tuple[MemberId, int]]], None]) -> None:
         """List the active alarms: member and alarm type."""
 
-    def defragment(self, then: Callable[[], None]) -> None:
+    def defragment(self, then: Callable[[object], None]) -> None:
         """Give space back to the file system, beside the traffic."""
 
     def open_export(self) -> Export | EtcdError:

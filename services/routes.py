@@ -14,6 +14,7 @@ from services.kv import KvService
 from services.lease import KeepAliveStream, LeaseService
 from services.maintenance import MaintenanceService
 from services.snapshot import SnapshotStream
+from services.standing import standing_routes
 from services.watch import WatchStream
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def client_routes(node: Node) -> Routes:
     """
     kv, lease = KvService(node), LeaseService(node)
     cluster, maintenance = ClusterService(node), MaintenanceService(node)
-    return Routes(
+    routes = Routes(
         unary={
             "/etcdserverpb.KV/Range": kv.range,
             "/etcdserverpb.KV/Put": kv.put,
@@ -40,6 +41,11 @@ def client_routes(node: Node) -> Routes:
             "/etcdserverpb.Lease/LeaseTimeToLive": only(node, is_known, lease.time_to_live),
             "/etcdserverpb.Lease/LeaseLeases": only(node, is_known, lease.leases),
             "/etcdserverpb.Cluster/MemberList": only(node, is_known, cluster.member_list),
+            "/etcdserverpb.Cluster/MemberAdd": only(node, is_root, cluster.member_add),
+            "/etcdserverpb.Cluster/MemberRemove": only(node, is_root, cluster.member_remove),
+            "/etcdserverpb.Cluster/MemberUpdate": only(node, is_root, cluster.member_update),
+            "/etcdserverpb.Cluster/MemberPromote": only(node, is_root, cluster.member_promote),
+            "/etcdserverpb.Maintenance/MoveLeader": only(node, is_root, cluster.move_leader),
             "/etcdserverpb.Maintenance/Status": only(node, is_known, maintenance.status),
             "/etcdserverpb.Maintenance/Alarm": maintenance.alarm,
             "/etcdserverpb.Maintenance/Defragment": only(node, is_root, maintenance.defragment),
@@ -57,3 +63,4 @@ def client_routes(node: Node) -> Routes:
             "/grpc.health.v1.Health/Watch": HealthWatch,
         },
     )
+    return standing_routes(node, routes)

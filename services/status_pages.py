@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from core.version import CLUSTER_VERSION, SERVER_VERSION
+from core.version import SERVER_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class StatusPages:
             page(request, responder)
 
     def _version(self, _request: HttpRequest, responder: HttpResponder) -> None:
-        responder.reply(200, [JSON], version_body())
+        responder.reply(200, [JSON], version_body(self._node.cluster_version))
 
     def _health(self, request: HttpRequest, responder: HttpResponder) -> None:
         query = parse_qs(request.query)
@@ -68,9 +68,9 @@ class StatusPages:
         self._node.alarms(with_alarms)
 
 
-def version_body() -> bytes:
-    """Return the content of /version."""
-    versions = {"etcdserver": SERVER_VERSION, "etcdcluster": CLUSTER_VERSION}
+def version_body(cluster_version: str) -> bytes:
+    """Return the content of /version; *cluster_version* is empty as long as the members have not agreed on one."""
+    versions = {"etcdserver": SERVER_VERSION, "etcdcluster": cluster_version or "not_decided"}
     return json.dumps(versions, separators=(",", ":")).encode()
 
 

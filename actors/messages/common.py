@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from core.membership.member import Member
     from core.types import MemberId
@@ -27,3 +27,10 @@ class ClusterIs(NamedTuple):
     removed: tuple[MemberId, ...]
     version: str
     """Empty until the members have agreed on one."""
+
+
+class ActivityIs(NamedTuple):
+    """From PeerTransportActor: which members are connected."""
+
+    since_s: Mapping[MemberId, float]
+    """By member, since when without a break, monotonic seconds."""

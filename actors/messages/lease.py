@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import Tick
+from actors.messages.peer_transport import CarryQuestions
 from actors.messages.raft import RoleIs
-from actors.messages.serve import AuthEvent, Completed, Refused
+from actors.messages.serve import Answered, AuthEvent, Completed, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.address import Address
-    from actors.messages.serve import Answered, Renewed
+    from actors.messages.serve import Renewed
     from core.types import LeaseId, Term
 
 
@@ -46,6 +47,8 @@ class Renew(NamedTuple):
     asks: Sequence[tuple[int, LeaseId]]
     """Token of the asker, lease."""
     answer_to: Address[Renewed]
+    may_forward: bool = True
+    """Whether to ask the primary where this member is not it; otherwise that is the answer."""
 
 
 class TimeToLive(NamedTuple):
@@ -54,6 +57,8 @@ class TimeToLive(NamedTuple):
     token: int
     lease: LeaseId
     answer_to: Address[Answered]
+    may_forward: bool = True
+    """See Renew."""
 
 
 class ListLeases(NamedTuple):
@@ -64,4 +69,16 @@ class ListLeases(NamedTuple):
 
 
 LeaseEvent = Granted | Revoked | Checkpointed | Promote
-LeaseMessage = LeaseEvent | Renew | TimeToLive | ListLeases | AuthEvent | RoleIs | Tick | Completed | Refused
+LeaseMessage = (
+    LeaseEvent
+    | Renew
+    | TimeToLive
+    | ListLeases
+    | AuthEvent
+    | RoleIs
+    | Tick
+    | Completed
+    | Refused
+    | Answered
+    | CarryQuestions
+)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.messages.common import ClusterIs
-from actors.messages.serve import Answered, Drain, Open
+from actors.messages.common import ActivityIs, ClusterIs
+from actors.messages.serve import Answered, Drain, Open, Renewed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from actors.address import Address
+    from actors.messages.membership import PromoteMember
     from core.raft.messages import Message
     from core.types import MemberId
 
@@ -29,13 +30,6 @@ class ObserveActivity(NamedTuple):
     """Tell *observer* at once, and at each change, which members are connected."""
 
     observer: Address[ActivityIs]
-
-
-class ActivityIs(NamedTuple):
-    """From PeerTransportActor: which members are connected."""
-
-    since_s: Mapping[MemberId, float]
-    """By member, since when without a break, monotonic seconds."""
 
 
 class AskMember(NamedTuple):
@@ -57,4 +51,19 @@ class MemberAnswer(NamedTuple):
     body: bytes
 
 
-PeerTransportMessage = Send | Taken | ObserveActivity | AskMember | ClusterIs | Answered | Open | Drain
+class AnswerPromotions(NamedTuple):
+    """Ask *judge* when another member wants a learner promoted here."""
+
+    judge: Address[PromoteMember]
+
+
+class CarryQuestions(NamedTuple):
+    """Give questions to other members to *carrier* from now on, and try for *timeout_s* in all to have one answered."""
+
+    carrier: Address[AskMember]
+    timeout_s: float
+
+
+PeerTransportMessage = (
+    Send | Taken | ObserveActivity | AskMember | ClusterIs | Answered | Renewed | AnswerPromotions | Open | Drain
+)

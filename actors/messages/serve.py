@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.messages.common import Tick
+from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.raft import RoleIs
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ ServeMessage = (
     | Answered
     | AuthEvent
     | RoleIs
+    | ClusterIs
+    | ActivityIs
     | Tick
     | Open
     | Drain

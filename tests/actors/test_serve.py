@@ -41,6 +41,7 @@ from proto.raft_internal_pb2 import InternalRaftRequest
 from proto.rpc_pb2 import AlarmType, PutRequest
 from services.node import ApiLimits
 from services.passwords import Passwords
+from services.timeouts import Leadership
 from services.tokens import SimpleScheme
 from tests.actors.home import TestHome
 from tests.entries import CLUSTER, MEMBER, make_applier
@@ -127,6 +128,10 @@ class Listener:
                 apply=self.apply,
                 watch=self.watch,
                 lease=self.lease,
+                membership=Told(),
+                peers=Told(),
+                leadership=Leadership(MEMBER, 1.0),
+                clock=self.home.clock,
                 worker=self.worker,
                 exporter=Told(),
                 make_export=no_export,
@@ -287,6 +292,7 @@ def test_what_raft_refuses_fails_the_call(listener: Listener) -> None:
 def test_a_call_without_an_outcome_times_out(listener: Listener, leader: int, expected: tuple[Code, str]) -> None:
     """Its outcome is unknown, and the text says no more than that; without a leader it is the bare deadline."""
     listener.tell(role(leader=leader))
+    listener.pass_time(3.0)  # no longer due to the election
     call, later = FakeCall(), FakeCall()
     listener.propose(call)
     listener.pass_time(1.0)
