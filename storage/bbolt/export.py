@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 KEY_BUCKET = b"key"
 STORAGE_VERSION = b"storageVersion"
+FREE_BYTES_MIN = 256 << 20
+"""A snapshot stops before less is free: the log and the store need room for what is written meanwhile."""
 _TURNS_PER_STEP = 16
 """Stops of the writer that one build() runs through: some megabytes, some twenty milliseconds."""
 
@@ -56,8 +58,9 @@ class Export:
     The file has no name, so that nothing is left of it however the process ends.
     """
 
-    def __init__(self, view: View, directory: Path) -> None:
+    def __init__(self, view: View, directory: Path, free_bytes_min: int = FREE_BYTES_MIN) -> None:
         """Prepare to write *view* to the file system of *directory*; touches no file yet."""
+        self._free_bytes_min = free_bytes_min
         self._view: View | None = view
         self._directory = directory
         self._file: BinaryIO | None = None
@@ -74,6 +77,7 @@ class Export:
             assert self._view is not None, "built already"
             self._file = tempfile.TemporaryFile(dir=self._directory, prefix="tmp-export-")  # noqa: SIM115
             self._steps = export_steps(self._view, self._file)
+        self._check_space()
         try:
             for _ in range(_TURNS_PER_STEP):
                 next(self._steps)
@@ -86,6 +90,11 @@ class Export:
             self._view = None  # lets go of LevelDB's snapshot
             return True
         return False
+
+    def _check_space(self) -> None:
+        place = os.statvfs(self._directory)
+        if place.f_bavail * place.f_frsize < self._free_bytes_min:
+            raise OSError(errno.ENOSPC, f"less than {self._free_bytes_min >> 20} MiB are free on the disk")
 
     def read(self, size_bytes: int) -> bytes:
         """Return up to so many of the next bytes, none at the end; raises OSError."""

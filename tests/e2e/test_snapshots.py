@@ -250,16 +250,21 @@ def test_a_raised_revision_is_seen_by_watchers(origin: Server, tmp_path: Path) -
         ] == bumped
 
 
-def test_a_whole_cluster_is_restored(origin: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("programs", [("actcd", "actcd", "actcd"), ("etcd", "etcd", "actcd")])
+def test_a_whole_cluster_is_restored(origin: Server, tmp_path: Path, programs: tuple[str, ...]) -> None:
     """After the loss of a cluster each member is restored by itself from one file, and they come to be one cluster."""
-    servers = [Server(actcd(), tmp_path / name, SHORT_TIMEOUTS, name=name) for name in ("one", "two", "three")]
+    servers = [
+        Server(PROGRAMS[program](), tmp_path / name, SHORT_TIMEOUTS, name=name)
+        for program, name in zip(programs, ("one", "two", "three"), strict=True)
+    ]
     urls = {server.name: server.config()["listen-peer-urls"] for server in servers}
     cluster = ",".join(f"{name}={url}" for name, url in urls.items())
     with ExitStack() as stack:
         for server in servers:
             stack.callback(server.close)
             server.settings = {**SHORT_TIMEOUTS, "initial-cluster": cluster, "initial-cluster-token": "again"}
-            done = run_actcd(
+            tool = run_actcd if server.program.name == "actcd" else run_etcdutl
+            done = tool(
                 *("snapshot", "restore", str(origin.directory / "backup.db"), f"--data-dir={server.data_dir}"),
                 *(f"--name={server.name}", f"--initial-advertise-peer-urls={urls[server.name]}"),
                 *(f"--initial-cluster={cluster}", "--initial-cluster-token=again"),

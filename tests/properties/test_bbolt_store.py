@@ -171,6 +171,14 @@ def test_an_export_is_read_as_it_was_when_it_began(tmp_path: Path) -> None:
     assert not any(b"later" in value for value in values)
 
 
+def test_an_export_leaves_room_on_the_disk(tmp_path: Path) -> None:
+    """A backup is worth less than the member's log, which needs the same disk."""
+    exported = Export(store_with([]).view(), tmp_path, free_bytes_min=1 << 62)
+    with pytest.raises(OSError, match="are free on the disk"):
+        exported.build()
+    exported.close()
+
+
 @pytest.mark.parametrize(
     ("key", "kv"),
     [
