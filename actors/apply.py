@@ -196,7 +196,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             observer.tell(published)
         if effects.outcomes:
             self._complete(effects.outcomes)
-        if changes:
+        if changes or effects.compactions:
             for watcher in self._watch:
                 watcher.tell(Changed(changes, view, self._term))
         self._tell_of_leases(effects)

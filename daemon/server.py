@@ -11,13 +11,16 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 from actors.address import Delivery
+from actors.messages.membership import StepDown
 from actors.messages.serve import Drain, Open
 from config.refusals import bootstrap_refusals
 from core.version import SERVER_VERSION
@@ -27,6 +30,7 @@ from daemon.clock import SystemClock
 from daemon.data_directory import Content, DataDirectoryRefused, take
 from daemon.engines import ClientListener, bind_host
 from daemon.host import ThreadHost
+from daemon.joining import JoinRefused, find_cluster
 from daemon.logs import make_logger, route_standard_library, write_notes
 from daemon.machine import resolve
 from daemon.notify import notify_systemd
@@ -72,9 +76,12 @@ def run(config: Config, notes: Sequence[Note]) -> int:
     stop = StopSignal()
     try:
         serve(config, logger, stop)
-    except (StartRefused, DataDirectoryRefused, BootstrapRefused, JwtKeysRefused, WalError, StorageError) as refused:
+    except (StartRefused, DataDirectoryRefused, BootstrapRefused, JoinRefused, JwtKeysRefused, WalError, StorageError) as refused:
         logger.critical("cannot start", error=str(refused))
         return EXIT_REFUSED
+    except Exception as error:  # noqa: BLE001 - threads that run already would keep a half-started process alive
+        logger.critical("crashed", error=repr(error), stacktrace=traceback.format_exc())
+        os._exit(EXIT_REFUSED)
     stop.raise_again()
     return 0
 
@@ -121,7 +128,7 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
     client_listeners = [
         ClientListener(url, listen(url) if native else None) for url in config.member.listen_client_urls
     ]
-    booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random()), logger)
+    booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random(), find_cluster=find_cluster), logger)
     tell_what_was_found(booted, logger)
     host = ThreadHost(logger)
     stop.wakes(host)
@@ -180,11 +187,14 @@ def open_listeners(
 
 
 def drain(node: Assembled) -> None:
-    """Stop accepting, and give what is in flight some time to end."""
+    """Hand over leadership, stop accepting, and give what is in flight some time to end."""
+    handed_over = unresolved()
+    node.membership.tell(StepDown(DRAIN_TIMEOUT_S, Delivery(Resolve(handed_over), None)))
+    with suppress(FutureTimeoutError):
+        handed_over.result(timeout=DRAIN_TIMEOUT_S + 1.0)
     waits: list[Future[None]] = []
     for listener in (*node.clients, node.peers):
-        done: Future[None] = Future()
-        done.set_running_or_notify_cancel()
+        done = unresolved()
         listener.tell(Drain(DRAIN_TIMEOUT_S, Delivery(Resolve(done), None)))
         waits.append(done)
     for done in waits:
@@ -192,6 +202,13 @@ def drain(node: Assembled) -> None:
             done.result(timeout=DRAIN_TIMEOUT_S + 1.0)
         except FutureTimeoutError:
             return
+
+
+def unresolved() -> Future[None]:
+    """Return a future that nobody can cancel, so that its resolver never finds it cancelled."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 class Resolve:
