@@ -77,7 +77,11 @@ class Member:
         check=checks.above_zero_ms("election-timeout"),
     )
     initial_election_tick_advance: bool = setting(
-        "initial-election-tick-advance", SWITCH, True, "Whether to hasten the first election after the start."
+        "initial-election-tick-advance",
+        SWITCH,
+        True,
+        "Accepted for etcd's sake; a member that is alone stands for election at once, another waits its timeout.",
+        note="the first election is the same either way, so it has no effect",
     )
     listen_peer_urls: tuple[Url, ...] = setting(
         "listen-peer-urls",
@@ -806,7 +810,11 @@ class Unsafe:
         "force-new-cluster", SWITCH, False, "Whether to make a cluster of one member from its data.", supported=False
     )
     unsafe_no_fsync: bool = setting(
-        "unsafe-no-fsync", SWITCH, False, "Whether not to wait for the disk; a crash of the machine then loses data."
+        "unsafe-no-fsync",
+        SWITCH,
+        False,
+        "Accepted for etcd's sake; actcd always waits for the disk.",
+        note="actcd waits for the disk all the same, so it has no effect",
     )
 
 
