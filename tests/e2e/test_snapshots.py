@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ import pytest
 
 from proto.auth_pb2 import Permission
 from proto.rpc_pb2 import (
+    AuthEnableRequest,
     AuthRoleAddRequest,
     AuthRoleGetRequest,
     AuthRoleGrantPermissionRequest,
@@ -284,10 +285,15 @@ def test_a_whole_cluster_is_restored(origin: Server, tmp_path: Path, programs: t
         assert len({client.maintenance.HashKV(HashKVRequest()).hash for client in clients}) == 1
 
 
-def test_writes_go_on_and_do_not_show(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["native", "grpcio"])
+def test_writes_go_on_and_do_not_show(tmp_path: Path, engine: str) -> None:
     """A client that reads its snapshot slowly gets one moment of the store, and costs the server little memory."""
     value = os.urandom(1 << 16)
-    with running(Server(actcd(), tmp_path / "actcd", SHORT_TIMEOUTS)) as server, connect(server.endpoint) as client:
+    engine_setting = {"engine": engine} if actcd().name == "actcd" else {}
+    server = Server(actcd(), tmp_path / "actcd", {**SHORT_TIMEOUTS, **engine_setting})
+    with closing(server), connect(server.endpoint) as client:
+        server.launch()  # not start(), since grpcio serves no /health
+        client.kv.Range(RangeRequest(key=b"k"), timeout=CALL_TIMEOUT_S, wait_for_ready=True)
         for number in range(1000):
             client.kv.Put(PutRequest(key=b"k%d" % number, value=value))
         revision = client.kv.Range(RangeRequest(key=b"k1")).header.revision
@@ -352,6 +358,23 @@ def test_save_fetches_from_both(origin: Server, tmp_path: Path) -> None:
     )
     assert (failed.returncode, failed.stderr) == (1, "Error: no server answers at 127.0.0.1:1\n")
     assert [found.name for found in tmp_path.iterdir()] == ["saved.db"]
+
+
+def test_save_logs_in(tmp_path: Path) -> None:
+    """With auth on, only root may take the whole store away, and saving takes a name and a password for it."""
+    path = tmp_path / "saved.db"
+    with running(Server(actcd(), tmp_path / "actcd", SHORT_TIMEOUTS)) as server:
+        with connect(server.endpoint) as client:
+            client.auth.UserAdd(AuthUserAddRequest(name="root", password="of all evil"))
+            client.auth.RoleAdd(AuthRoleAddRequest(name="root"))
+            client.auth.UserGrantRole(AuthUserGrantRoleRequest(user="root", role="root"))
+            client.auth.AuthEnable(AuthEnableRequest())
+        save = ("snapshot", "save", str(path), f"--endpoints={server.endpoint}")
+        refused = run_actcd(*save)
+        assert (refused.returncode, path.exists()) == (1, False)
+        assert "etcdserver: user name is empty" in refused.stderr
+        assert run_actcd(*save, "--user=root:of all evil").returncode == 0
+    assert run_etcdutl("snapshot", "status", str(path)).returncode == 0
 
 
 def test_a_damaged_snapshot_leaves_nothing(origin: Server, tmp_path: Path) -> None:
