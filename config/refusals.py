@@ -161,9 +161,6 @@ _RULES: tuple[tuple[frozenset[str], Callable[[Config], Iterator[Fault]]], ...] =
 
 def _bootstrap(config: Config, resolve: Resolve) -> Iterator[Fault]:
     clustering, name = config.clustering, config.member.name
-    if clustering.initial_cluster_state == "existing":
-        rule = "actcd does not support joining an existing cluster yet; leave --initial-cluster-state at new"
-        yield Fault("--initial-cluster-state", "existing", rule)
     members = {member.name: member for member in clustering.initial_cluster}
     if not members:
         yield Fault("--initial-cluster", None, "initial cluster unset and no discovery endpoints found")

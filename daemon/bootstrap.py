@@ -17,9 +17,10 @@ from core.membership.member import Member
 from core.mvcc.store import Store
 from core.raft.bootstrap import bootstrap
 from core.raft.log import RaftLog
-from core.raft.messages import ConfChange, ConfChangeType, HardState
+from core.raft.messages import NOBODY, ConfChange, ConfChangeType, HardState
 from core.raft.node import RaftConfig, RaftNode
 from core.types import Index, MemberId, Term
+from daemon.joining import expect_new, join
 from wal.codec import Metadata, decode_conf_change, encode_conf_change
 from wal.log import WriteAheadLog, exists, valid_snapshots
 from wal.segment import SEGMENT_SIZE_BYTES
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from core.mvcc.backend import Backend
     from core.raft.messages import Entry
     from daemon.data_directory import DataDirectory
+    from daemon.joining import FoundCluster
     from wal.filesystem import FileSystem
 
 
@@ -50,6 +52,8 @@ class Ground(NamedTuple):
     open_backend: Callable[[Path], Backend]
     random: Random
     segment_size_bytes: int = SEGMENT_SIZE_BYTES
+    found: FoundCluster | None = None
+    """What other members told about the cluster; None if none was asked or none answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +121,14 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
 
 
 def _begin(config: Config, folder: Path, ground: Ground) -> _Recovered:
+    if config.clustering.initial_cluster_state == "existing":
+        return _join(config, folder, ground)
     token = config.clustering.initial_cluster_token
     members = [
         Member.new(each.name, [str(url) for url in each.peer_urls], token) for each in config.clustering.initial_cluster
     ]
     local = next(member for member in members if member.name == config.member.name)
+    expect_new(local, ground.found)
     metadata = Metadata(local.id, cluster_id_of([member.id for member in members]))
     start = bootstrap(
         {
@@ -129,17 +136,32 @@ def _begin(config: Config, folder: Path, ground: Ground) -> _Recovered:
             for member in members
         }
     )
-    wal = WriteAheadLog.create(
+    wal = _new_log(config, folder, ground, metadata)
+    wal.append(start.entries, start.hard_state)
+    wal.sync()
+    known = {member.id: member.peer_urls for member in members}
+    return _Recovered(metadata, wal, start.hard_state, start.entries, (Index(0), Term(0)), known)
+
+
+def _join(config: Config, folder: Path, ground: Ground) -> _Recovered:
+    """Begin with nothing but the ids: all else comes from the leader."""
+    found = ground.found
+    local = join(config.clustering.initial_cluster, config.member.name, found)
+    assert found is not None, "refused otherwise"
+    wal = _new_log(config, folder, ground, Metadata(local, found.id))
+    nothing = HardState(Term(0), NOBODY, Index(0))
+    known = {member.id: member.peer_urls for member in found.members}
+    return _Recovered(Metadata(local, found.id), wal, nothing, (), (Index(0), Term(0)), known)
+
+
+def _new_log(config: Config, folder: Path, ground: Ground, metadata: Metadata) -> WriteAheadLog:
+    return WriteAheadLog.create(
         folder,
         ground.fs,
         metadata,
         segment_size_bytes=ground.segment_size_bytes,
         max_wals=config.member.max_wals,
     )
-    wal.append(start.entries, start.hard_state)
-    wal.sync()
-    known = {member.id: member.peer_urls for member in members}
-    return _Recovered(metadata, wal, start.hard_state, start.entries, (Index(0), Term(0)), known)
 
 
 def _recover(

@@ -41,6 +41,7 @@ from storage.leveldb import open_leveldb
 from storage.schema import StorageError
 from wal.errors import WalError
 from wal.filesystem import PosixFileSystem
+from wal.log import exists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,18 @@ class StartRefused(Exception):  # noqa: N818 - named for what happened
     """The member cannot start; the text is for the operator."""
 
 
+REFUSALS = (
+    StartRefused,
+    DataDirectoryRefused,
+    BootstrapRefused,
+    JoinRefused,
+    JwtKeysRefused,
+    WalError,
+    StorageError,
+)
+"""What keeps a member from starting, each with a text for the operator."""
+
+
 def run(config: Config, notes: Sequence[Note]) -> int:
     """Run a member until it is stopped, and return the exit code.  Ends the process itself after a signal or crash."""
     logger = make_logger(config.logging)
@@ -76,7 +89,7 @@ def run(config: Config, notes: Sequence[Note]) -> int:
     stop = StopSignal()
     try:
         serve(config, logger, stop)
-    except (StartRefused, DataDirectoryRefused, BootstrapRefused, JoinRefused, JwtKeysRefused, WalError, StorageError) as refused:
+    except REFUSALS as refused:
         logger.critical("cannot start", error=str(refused))
         return EXIT_REFUSED
     except Exception as error:  # noqa: BLE001 - threads that run already would keep a half-started process alive
@@ -123,12 +136,14 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
         faults = bootstrap_refusals(config, resolve)
         if faults:
             raise StartRefused("; ".join(str(fault) for fault in faults))
+    # Asked before this member listens: two that start at once must not wait for each other.
+    found = None if exists(directory.wal, PosixFileSystem()) else find_cluster(others_urls(config))
     peer_sockets = [listen(url) for url in config.member.listen_peer_urls]
     native = config.own.engine == "native"
     client_listeners = [
         ClientListener(url, listen(url) if native else None) for url in config.member.listen_client_urls
     ]
-    booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random(), find_cluster=find_cluster), logger)
+    booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random(), found=found), logger)
     tell_what_was_found(booted, logger)
     host = ThreadHost(logger)
     stop.wakes(host)
@@ -159,6 +174,12 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
         booted.applier.store.backend.close()
         directory.close()
         logger.info("stopped")
+
+
+def others_urls(config: Config) -> list[str]:
+    """Return the peer URLs of the other members of the initial cluster."""
+    name = config.member.name
+    return [str(url) for member in config.clustering.initial_cluster if member.name != name for url in member.peer_urls]
 
 
 def open_listeners(

@@ -239,13 +239,6 @@ def test_listening_on_other_schemes_is_not_supported_yet(scheme: str, flag: str)
     ]
 
 
-def test_several_members_are_not_supported_yet() -> None:
-    """A member that waits for others that it cannot talk to would never serve."""
-    assert refusal_of("--initial-cluster=a=http://localhost:1,b=http://localhost:2", "--name=a") == [
-        "actcd does not support more than one member in --initial-cluster yet"
-    ]
-
-
 def is_unsupported_switch(setting: Setting) -> bool:
     return setting.flag and setting.kind.is_switch and not setting.supported
 
@@ -316,10 +309,6 @@ def resolve(host: str) -> str:
         (
             ["--initial-cluster=default=http://localhost:2380,default=http://localhost:2380"],
             ["--initial-cluster: initial cluster default=http://localhost:2380,default=http://localhost:2380 has dup"],
-        ),
-        (
-            ["--initial-cluster-state=existing"],
-            ["actcd does not support joining an existing cluster yet; leave --initial-cluster-state at new"],
         ),
     ],
 )
