@@ -17,6 +17,7 @@ from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.lease import ListLeases, Renew, TimeToLive
 from actors.messages.membership import ChangeMembers, MoveLeader, PromoteMember
 from actors.messages.peer_transport import ObserveActivity
+from actors.messages.metrics import Gather
 from actors.messages.raft import ObserveRole, Propose, ReadIndex, RoleIs
 from actors.messages.serve import (
     Answered,
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     from core.raft.messages import ConfChange
     from core.request_id import RequestIds
     from net.rpc import Call, Context, HttpHandler, Routes, Stream
-    from services.node import ApiLimits, Asker, Count, Export
+    from services.node import Answerable, ApiLimits, Asker, Count, Export
     from services.passwords import Passwords
     from services.timeouts import Leadership
     from services.tokens import TokenScheme
@@ -157,6 +158,7 @@ class ServeActor(NodeActor[ServeMessage]):
         peers: Address[ObserveActivity],
         leadership: Leadership,
         clock: Clock,
+        metrics: Address[Gather],
         worker: Address[Work],
         exporter: Address[Work],
         make_export: Callable[[View], Export],
@@ -192,6 +194,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._clock = clock
         self.is_learner = False
         self.cluster_version = ""
+        self._metrics = metrics
         self._worker = worker
         self._exporter = exporter
         self._hashers = hashers
@@ -262,7 +265,7 @@ class ServeActor(NodeActor[ServeMessage]):
             case AuthIs():
                 self._follow_auth(message)
             case TokensUsed():
-                self.tokens.prolong(message.tokens, self._loop.time())
+                self.tokens.prolong(message.used_s)
             case WritesRefused():
                 self._refusal = message.error
             case RoleIs():
@@ -507,7 +510,7 @@ class ServeActor(NodeActor[ServeMessage]):
 
     # -- questions to others -----------------------------------------------------------------------------------------
 
-    def work(self, call: Call, job: Callable[[], bytes]) -> None:
+    def work(self, call: Answerable, job: Callable[[], bytes]) -> None:
         """See Node."""
 
         def answer(outcome: object) -> None:
@@ -568,6 +571,10 @@ class ServeActor(NodeActor[ServeMessage]):
     def alarms(self, then: Callable[..., None]) -> None:
         """See Node."""
         self._inspect(then, lambda applier: applier.active_alarms())
+
+    def gather(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._metrics.tell(Gather(self._token(then), self.actor_ref))
 
     def sizes(self, then: Callable[..., None]) -> None:
         """See Node."""

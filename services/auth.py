@@ -34,6 +34,7 @@ def tag(number: int) -> bytes:
 
 
 AUTHENTICATE_TAG = tag(1012)
+AUTH_STATUS_TAG = tag(1013)
 USER_ADD_TAG = tag(1100)
 USER_CHANGE_PASSWORD_TAG = tag(1103)
 

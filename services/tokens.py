@@ -13,11 +13,12 @@ from core.auth.tokens import LETTERS, WORD_LENGTH, SimpleTokens, index_of
 from core.errors import AuthFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from random import Random
 
     from core.auth.tokens import TokenEvent
 
-_NO_TOKENS: frozenset[str] = frozenset()
+_NO_TOKENS: Mapping[str, float] = {}
 
 
 class TokenScheme(Protocol):
@@ -38,11 +39,11 @@ class TokenScheme(Protocol):
     def take(self, event: TokenEvent, now_s: float) -> None:
         """Follow what the log did to tokens."""
 
-    def take_used(self) -> frozenset[str]:
-        """Return the tokens used since the last call, if other listeners must know."""
+    def take_used(self) -> Mapping[str, float]:
+        """Return when each token was used that was used since the last call, if other listeners must know."""
 
-    def prolong(self, tokens: frozenset[str], now_s: float) -> None:
-        """Note that *tokens* were used at another listener."""
+    def prolong(self, used_s: Mapping[str, float]) -> None:
+        """Note when tokens were used at another listener."""
 
     def tick(self, now_s: float) -> None:
         """Do what is due; called about once a second."""
@@ -77,13 +78,13 @@ class SimpleScheme:
         """See TokenScheme."""
         self._tokens.take(event, now_s)
 
-    def take_used(self) -> frozenset[str]:
+    def take_used(self) -> Mapping[str, float]:
         """See TokenScheme."""
         return self._tokens.take_used()
 
-    def prolong(self, tokens: frozenset[str], now_s: float) -> None:
+    def prolong(self, used_s: Mapping[str, float]) -> None:
         """See TokenScheme."""
-        self._tokens.prolong(tokens, now_s)
+        self._tokens.prolong(used_s)
 
     def tick(self, now_s: float) -> None:
         """See TokenScheme."""
@@ -104,11 +105,11 @@ class LoglessScheme:
     def take(self, event: TokenEvent, now_s: float) -> None:
         """See TokenScheme."""
 
-    def take_used(self) -> frozenset[str]:
+    def take_used(self) -> Mapping[str, float]:
         """See TokenScheme."""
         return _NO_TOKENS
 
-    def prolong(self, tokens: frozenset[str], now_s: float) -> None:
+    def prolong(self, used_s: Mapping[str, float]) -> None:
         """See TokenScheme."""
 
 

@@ -8,7 +8,7 @@ from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.raft import RoleIs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from actors.address import AnyDelivery
     from core.auth.rules import Rules
@@ -63,7 +63,8 @@ class AuthIs(NamedTuple):
 class TokensUsed(NamedTuple):
     """From a ServeActor, by way of ApplyActor: these were used at one listener and so live on at all of them."""
 
-    tokens: frozenset[str]
+    used_s: Mapping[str, float]
+    """When, in monotonic seconds."""
 
 
 AuthEvent = AuthIs | TokensUsed

@@ -7,7 +7,10 @@ Time is handed in as monotonic seconds.  Behaviour: section Auth of the etcd v3 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 WORD_LENGTH = 16
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -52,7 +55,7 @@ class SimpleTokens:
         self._ttl_s = ttl_s
         self._users: dict[str, str] = {}
         self._ends_s: dict[str, float] = {}
-        self._used: set[str] = set()
+        self._used_s: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._users)
@@ -79,20 +82,19 @@ class SimpleTokens:
             self._forget(token)
             return None
         self._ends_s[token] = now_s + self._ttl_s
-        self._used.add(token)
+        self._used_s[token] = now_s
         return user
 
-    def take_used(self) -> frozenset[str]:
-        """Return the tokens used since the last call, so that the other listeners may prolong them too."""
-        used = frozenset(self._used)
-        self._used.clear()
-        return used
+    def take_used(self) -> Mapping[str, float]:
+        """Return when each token was used that was used since the last call, so that other listeners prolong it too."""
+        used_s, self._used_s = self._used_s, {}
+        return used_s
 
-    def prolong(self, tokens: frozenset[str], now_s: float) -> None:
-        """Note that *tokens* were used elsewhere; those not good here stay so."""
-        for token in tokens:
+    def prolong(self, used_s: Mapping[str, float]) -> None:
+        """Note when tokens were used elsewhere; those not good here stay so."""
+        for token, at_s in used_s.items():
             if token in self._users:
-                self._ends_s[token] = now_s + self._ttl_s
+                self._ends_s[token] = max(self._ends_s[token], at_s + self._ttl_s)
 
     def expire(self, now_s: float) -> None:
         """Forget the tokens that nobody used for too long."""

@@ -57,13 +57,23 @@ def test_use_elsewhere_counts() -> None:
     """A client may change from one address of a member to another."""
     here, there = tokens("joe-1", "ann-1"), tokens("joe-1", "ann-1")
     here.user_of("joe-1", 8.0)
-    used = here.take_used()
-    assert used == {"joe-1"}
-    assert here.take_used() == frozenset()
-    there.prolong(used | {"nobodys"}, 9.0)
+    used_s = here.take_used()
+    assert used_s == {"joe-1": 8.0}
+    assert here.take_used() == {}
+    there.prolong({**used_s, "nobodys": 9.0})
     assert there.user_of("ann-1", 11.0) is None
-    assert there.user_of("joe-1", 11.0) == "joe"
     assert there.user_of("nobodys", 11.0) is None
+    assert there.user_of("joe-1", 17.0) == "joe"
+    there.prolong(used_s)
+    assert there.user_of("joe-1", 26.0) == "joe"
+
+
+def test_hearing_of_old_use_is_no_use() -> None:
+    """What a listener tells the others comes back to itself a while later; that alone must not keep a token alive."""
+    made = tokens("joe-1")
+    made.user_of("joe-1", 1.0)
+    made.prolong(made.take_used())
+    assert made.user_of("joe-1", 11.0) is None
 
 
 @pytest.mark.parametrize(
