@@ -158,7 +158,8 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             self._notice_full(str(error))
 
     def _stage(self, append: Append) -> None:
-        if not self._marked:
+        # A commit index alone is worth no write of its own: it goes out with the next entries, or with the next tick.
+        if not self._marked and (append.must_sync or append.after):
             self._marked = True
             self.actor_ref.tell(_Flush())
         staged = self._staged

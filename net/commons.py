@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     """Returns what takes over an HTTP/1.1 connection from this request's body on; None for ordinary requests."""
 
 
+ALONE_AFTER_S = 20e-6
+"""A connection that reads alone in a turn, so long after the end of the one before, that also had one reader alone, is
+taken to be the only busy one: its batch ends at once instead of waiting for what others may have ready.  Whoever else
+was ready is met within a few microseconds of that end, and then batches are gathered again."""
+
+
 class Flushable(Protocol):
     """Something with output that has not been written."""
 
@@ -94,6 +100,9 @@ class Commons:
         self._on_batch_end = on_batch_end
         self._scheduled = False
         self._undelivered_end = False
+        self._delivering = 0
+        self._was_alone = False
+        self._turn_ended_s = 0.0
         self._unflushed: list[Flushable] = []
         self._notices: list[Callable[[], None]] = []
 
@@ -115,8 +124,13 @@ class Commons:
 
     def delivered(self) -> None:
         """Note that requests may have been handed to services in this turn."""
-        if self._on_batch_end is not None:
-            self._undelivered_end = True
+        if self._on_batch_end is None:
+            return
+        self._undelivered_end = True
+        self._delivering += 1
+        if self._was_alone and not self._scheduled and self.now() - self._turn_ended_s > ALONE_AFTER_S:
+            self._end_turn()
+        else:
             self._schedule()
 
     def soon(self, notice: Callable[[], None]) -> None:
@@ -146,3 +160,7 @@ class Commons:
         unflushed, self._unflushed = self._unflushed, []
         for connection in unflushed:
             connection.flush()
+        if self._delivering:
+            self._was_alone = self._delivering == 1
+            self._delivering = 0
+        self._turn_ended_s = self.now()
