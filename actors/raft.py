@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 LOG_BYTES_MAX = 128 << 20
 """Of the log in memory; beyond it, applied entries are dropped however new they are."""
 
+LOG_BYTES_ALONE_MAX = 8 << 20
+"""The same while there is nobody who could need them."""
+
 COMPACT_EVERY_ENTRIES = 1000
 """Entries dropped from memory at a time."""
 
@@ -183,9 +186,10 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
             self._hasten_election()
         # What a follower may still need stays in memory, as far as it is no burden; beyond that it gets a snapshot.
         keep_from = index - self._catch_up_entries
-        if node.log.bytes_after(node.log.first) > LOG_BYTES_MAX:
-            keep_from = index
-        if keep_from - node.log.first >= COMPACT_EVERY_ENTRIES:
+        alone = node.conf_state.voters == (node.id,) and not node.conf_state.learners
+        if node.log.bytes_after(node.log.first) > (LOG_BYTES_ALONE_MAX if alone else LOG_BYTES_MAX):
+            node.compact(index)
+        elif keep_from - node.log.first >= COMPACT_EVERY_ENTRIES:
             node.compact(Index(keep_from))
 
     def _hasten_election(self) -> None:
