@@ -16,8 +16,8 @@ from actors.messages.apply import Defragment, Inspect, Observe, ObserveAuth, Obs
 from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.lease import ListLeases, Renew, TimeToLive
 from actors.messages.membership import ChangeMembers, MoveLeader, PromoteMember
-from actors.messages.peer_transport import ObserveActivity
 from actors.messages.metrics import Gather
+from actors.messages.peer_transport import ObserveActivity
 from actors.messages.raft import ObserveRole, Propose, ReadIndex, RoleIs
 from actors.messages.serve import (
     Answered,

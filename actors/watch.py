@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, final
 from actors.base import Home, NodeActor
 from actors.messages.apply import ObserveAuth, ObserveChanges
 from actors.messages.common import Tick
+from actors.messages.metrics import Measure, Measured
 from actors.messages.serve import AuthIs, TokensUsed, WatchFrames
 from actors.messages.watch import Changed, StreamBlocked, StreamClosed, StreamDrained, WatchMessage, WatchRequested
 from core.auth.permissions import READ
 from core.auth.rules import NO_RULES, Identity, Rules
 from core.errors import EtcdError
+from core.metrics import Sample
 from core.mvcc.watch_hub import WatchHub
 from core.mvcc.watch_streams import StreamId, WatchCreate
 from proto.rpc_pb2 import WatchRequest
@@ -114,9 +116,20 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
                 hub.close_stream(message.stream)
             case Tick():
                 self._send(hub.tick(message.now_s))
+            case Measure():
+                message.answer_to.tell(Measured(message.round, self._samples()))
         if hub.unsynced_count and not self._catching_up:
             self._catching_up = True
             self.actor_ref.tell(_CatchUp())
+
+    def _samples(self) -> list[Sample]:
+        hub = self._hub
+        watchers = hub.watcher_count
+        return [
+            Sample("etcd_debugging_mvcc_watch_stream_total", hub.stream_count),
+            Sample("etcd_debugging_mvcc_watcher_total", watchers),
+            Sample("etcd_debugging_mvcc_slow_watcher_total", watchers - hub.synced_count),
+        ]
 
     def _begin(self, first: Changed) -> None:
         assert not first.revisions, first.view.revision

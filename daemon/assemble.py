@@ -19,6 +19,8 @@ from actors.apply import ApplyActor, CompactionPace, SnapshotPolicy
 from actors.boot import BootActor
 from actors.lease import LeaseActor
 from actors.membership import MembershipActor
+from actors.messages.metrics import Join
+from actors.metrics import MetricsActor
 from actors.peer_transport import PeerTransportActor
 from actors.raft import RaftActor
 from actors.serve import ServeActor
@@ -226,6 +228,7 @@ def assemble(
         peers=peers,
         logger=bind("membership"),
     )
+    metrics = host.spawn(shared, MetricsActor, own=list, clock=clock)
     cost = config.auth.bcrypt_cost
     passwords = Passwords(
         cost if is_bcrypt_cost(cost) else BCRYPT_COST_DEFAULT, config.own.auth_password_characters_min, os.urandom
@@ -253,6 +256,7 @@ def assemble(
             peers=peers,
             leadership=Leadership(member, config.member.election_timeout_ms / 1000.0),
             clock=clock,
+            metrics=metrics,
             worker=worker,
             exporter=exporter,
             make_export=make_export,
@@ -264,7 +268,9 @@ def assemble(
         )
         for owner, listening in enumerate(client_listeners, 3)
     ]
-    ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, membership, *clients]
+    for source in (watch,):
+        metrics.tell(Join(source))
+    ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, membership, metrics, *clients]
     for listener in ticking:
         ticker.listen(listener)
     return Assembled(clients, peers, membership, published)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from core.apply.header import ResponseHeaders
     from core.auth.rules import Identity, Rules
     from core.errors import EtcdError
+    from core.metrics import Sample
     from core.mvcc.view import View
     from core.mvcc.watch_streams import StreamId
     from core.raft.messages import ConfChange
@@ -60,6 +61,16 @@ class Export(Protocol):
 
     def close(self) -> None:
         """Let go of it; harmless when repeated."""
+
+
+class Answerable(Protocol):
+    """What waits for a worker's result: a call, or a page."""
+
+    def reply(self, message: bytes, /) -> None:
+        """Take the result."""
+
+    def fail(self, status: Status, /) -> None:
+        """Take note that there is none."""
 
 
 class Asker(Protocol):
@@ -147,7 +158,7 @@ class Node(Protocol):
     def read(self, asker: Asker, then: Callable[[View], None]) -> None:
         """Call *then* with a view that holds every write acknowledged before now (linearizable)."""
 
-    def work(self, call: Call, job: Callable[[], bytes]) -> None:
+    def work(self, call: Answerable, job: Callable[[], bytes]) -> None:
         """Answer *call* with what *job* returns, run on another thread; it may raise an EtcdError."""
 
     def counter(self, view: View) -> Count | None:
@@ -215,6 +226,9 @@ class Node(Protocol):
 
     def close_export(self, export: Export, error: str) -> None:
         """Let go of *export* once its job has ended; *error* is empty if all of it was sent."""
+
+    def gather(self, then: Callable[[Sequence[Sample]], None]) -> None:
+        """Look up the numbers that the actors keep of their work, as they are now."""
 
     def sizes(self, then: Callable[[tuple[int, int]], None]) -> None:
         """Look up the bytes allocated by the store's files, and the bytes in use."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from core.version import SERVER_VERSION
+from services.metrics import MetricsPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ class StatusPages:
         self._node = node
         self._pages: dict[str, Callable[[HttpRequest, HttpResponder], None]] = {
             "/health": self._health,
+            "/metrics": MetricsPage(node).handle,
             "/version": self._version,
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import Tick
+from actors.messages.metrics import Measure
 from actors.messages.serve import AuthEvent
 
 if TYPE_CHECKING:
@@ -59,4 +60,4 @@ class StreamDrained(NamedTuple):
     stream: StreamId
 
 
-WatchMessage = AuthEvent | Changed | WatchRequested | StreamClosed | StreamBlocked | StreamDrained | Tick
+WatchMessage = AuthEvent | Changed | WatchRequested | StreamClosed | StreamBlocked | StreamDrained | Tick | Measure

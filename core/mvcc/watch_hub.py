@@ -68,6 +68,11 @@ class WatchHub:
         return len(self._streams)
 
     @property
+    def watcher_count(self) -> int:
+        """How many watchers there are, those of blocked streams included."""
+        return sum(len(watching.watchers) for watching in self._streams.values())
+
+    @property
     def synced_count(self) -> int:
         """How many watchers get new events at once."""
         return self._synced_count

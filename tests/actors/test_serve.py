@@ -132,6 +132,7 @@ class Listener:
                 peers=Told(),
                 leadership=Leadership(MEMBER, 1.0),
                 clock=self.home.clock,
+                metrics=Told(),
                 worker=self.worker,
                 exporter=Told(),
                 make_export=no_export,
