@@ -5,6 +5,7 @@ Grants and revokes go through raft; renewals and remaining times are the primary
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 
 GRANT_TAG = b"\x42"
 REVOKE_TAG = b"\x4a"
+
+RENEWALS_WAITING_MAX = 1000
+"""Requests of one keep-alive stream that may wait for their answer; it is not read on before some have theirs."""
+
+UNSENT_BYTES_MAX = 1 << 20
+"""A keep-alive stream whose client leaves more than this unread is not read on either."""
 
 
 class LeaseService:
@@ -129,13 +136,27 @@ def check_grant(request: LeaseGrantRequest) -> None:
         raise LeaseTtlTooLarge
 
 
+class _Renewal:
+    """One request of a keep-alive stream, and its answer once there is one."""
+
+    __slots__ = ("answer", "lease")
+
+    def __init__(self, lease: LeaseId) -> None:
+        self.lease = lease
+        self.answer: bytes | None = None
+
+
 class KeepAliveStream:
-    """One LeaseKeepAlive call: one answer a request, in order."""
+    """One LeaseKeepAlive call: one answer a request, in order.
+
+    The answer about a lease that has expired waits for its revoke, and those behind it wait for their turn.
+    """
 
     def __init__(self, node: Node, stream: Stream) -> None:
         self._node = node
         self._stream = stream
-        self._unanswered = 0
+        self._renewals: deque[_Renewal] = deque()
+        self._paused = False
         self._half_closed = False
 
     def on_message(self, message: bytes) -> None:
@@ -145,14 +166,16 @@ class KeepAliveStream:
         except DecodeError as error:
             self._stream.finish(undecodable(error))
             return
-        self._unanswered += 1
+        renewal = _Renewal(lease)
+        self._renewals.append(renewal)
+        self._read_or_wait()
         if self._node.auth.enabled:
-            self._node.identify(self._stream, lambda identity: self._renew_as(identity, lease), self._refuse)
+            self._node.identify(self._stream, lambda identity: self._renew_as(identity, renewal), self._refuse)
         else:
-            self._renew(lease)
+            self._renew(renewal)
 
-    def _renew_as(self, identity: Identity, lease: LeaseId) -> None:
-        """Renew *lease* for those who may write what it holds: they could keep it from going away as well."""
+    def _renew_as(self, identity: Identity, renewal: _Renewal) -> None:
+        """Renew a lease for those who may write what it holds: they could keep it from going away as well."""
 
         def with_keys(keys: Sequence[bytes]) -> None:
             rules = self._node.auth
@@ -162,14 +185,14 @@ class KeepAliveStream:
             except EtcdError as error:
                 self._refuse(error)
             else:
-                self._renew(lease)
+                self._renew(renewal)
 
-        self._node.lease_keys(lease, with_keys)
+        self._node.lease_keys(renewal.lease, with_keys)
 
     def _refuse(self, error: EtcdError) -> None:
         self._stream.finish(status_of(error))
 
-    def _renew(self, lease: LeaseId) -> None:
+    def _renew(self, renewal: _Renewal) -> None:
         # The header is filled before the renewal, as etcd does: it must not run ahead of what the renewal saw.
         header = self._node.header()
 
@@ -177,11 +200,27 @@ class KeepAliveStream:
             if isinstance(ttl_s, EtcdError):
                 self._stream.finish(status_of(ttl_s))
                 return
-            self._stream.send(header + LeaseKeepAliveResponse(ID=lease, TTL=ttl_s).SerializeToString())
-            self._unanswered -= 1
-            self._finish_when_done()
+            renewal.answer = header + LeaseKeepAliveResponse(ID=renewal.lease, TTL=ttl_s).SerializeToString()
+            self._send_answers()
 
-        self._node.renew_lease(lease, answer)
+        self._node.renew_lease(renewal.lease, answer)
+
+    def _send_answers(self) -> None:
+        renewals = self._renewals
+        while renewals and (answer := renewals[0].answer) is not None:
+            renewals.popleft()
+            self._stream.send(answer)
+        self._read_or_wait()
+        self._finish_when_done()
+
+    def _read_or_wait(self) -> None:
+        full = len(self._renewals) >= RENEWALS_WAITING_MAX or self._stream.unsent_bytes > UNSENT_BYTES_MAX
+        if full and not self._paused:
+            self._paused = True
+            self._stream.pause_reading()
+        elif self._paused and not full:
+            self._paused = False
+            self._stream.resume_reading()
 
     def on_half_close(self) -> None:
         """End the stream once all that was asked is answered."""
@@ -189,11 +228,12 @@ class KeepAliveStream:
         self._finish_when_done()
 
     def on_drained(self) -> None:
-        """Read on: see on_message, which never sends more than it was asked."""
+        """Read on, if it was unread answers that kept the stream from being read."""
+        self._read_or_wait()
 
     def on_closed(self, status: Status) -> None:
         """Forget the stream: answers on their way are ignored by it."""
 
     def _finish_when_done(self) -> None:
-        if self._half_closed and not self._unanswered:
+        if self._half_closed and not self._renewals:
             self._stream.finish(OK)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     Page = Callable[[HttpRequest, HttpResponder], None]
 
+ID_DIGITS_MAX = 20
+"""Of a 64-bit number in decimal; int() refuses thousands of them with an error of its own."""
+
 PROTOBUF = ("content-type", "application/protobuf")
 
 
@@ -101,7 +104,7 @@ class PeerPages:
 
     def _promote(self, request: HttpRequest, responder: HttpResponder) -> None:
         text = request.path.removeprefix(PROMOTE_PATH)
-        if not (text.isascii() and text.isdigit()) or int(text) >> 64:
+        if not (text.isascii() and text.isdigit() and len(text) <= ID_DIGITS_MAX) or int(text) >> 64:
             self._refuse(responder, HTTPStatus.NOT_FOUND, f"member {text} not found in cluster")
             return
 

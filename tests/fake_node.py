@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.mvcc.view import View
+    from core.raft.messages import ConfChange
     from net.rpc import Call, Context, Stream
     from services.node import Asker, Count, Export
 
@@ -52,12 +53,14 @@ class FakeNode:
         self.leader = MEMBER
         self.member_id = MEMBER
         self.commit_index = 9
+        self.is_learner = False
+        self.cluster_version = "3.6.0"
         self.has_room = True
         self.counts = True
         self.costs: list[int] = []
         self.proposed: list[Proposed] = []
         self.reads: list[tuple[Asker, Callable[[View], None]]] = []
-        self.jobs: list[tuple[Call, Callable[[], bytes]]] = []
+        self.jobs: list[tuple[Any, Callable[[], bytes]]] = []
         self.asked: list[tuple[Any, ...]] = []
         self.watched: list[tuple[Any, ...]] = []
         self.export: Export | EtcdError | None = None
@@ -140,7 +143,7 @@ class FakeNode:
         """See Node."""
         self.reads.append((asker, then))
 
-    def work(self, call: Call, job: Callable[[], bytes]) -> None:
+    def work(self, call: Any, job: Callable[[], bytes]) -> None:
         """See Node."""
         self.jobs.append((call, job))
 
@@ -188,7 +191,27 @@ class FakeNode:
         """See Node."""
         self.asked.append(("alarms", then))
 
-    def defragment(self, then: Callable[[], None]) -> None:
+    def wall_s(self) -> int:
+        """See Node."""
+        return 1_700_000_000
+
+    def change_members(self, change: ConfChange, then: Callable[[Sequence[bytes] | EtcdError], None]) -> None:
+        """See Node."""
+        self.asked.append(("change", change, then))
+
+    def promote_member(self, member: MemberId, then: Callable[[Sequence[bytes] | EtcdError], None]) -> None:
+        """See Node."""
+        self.asked.append(("promote", member, then))
+
+    def move_leader(self, to: MemberId, then: Callable[[EtcdError | None], None]) -> None:
+        """See Node."""
+        self.asked.append(("move", to, then))
+
+    def gather(self, then: Callable[[Any], None]) -> None:
+        """See Node."""
+        self.asked.append(("gather", then))
+
+    def defragment(self, then: Callable[[object], None]) -> None:
         """See Node."""
         self.asked.append(("defragment", then))
 
