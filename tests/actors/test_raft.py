@@ -272,7 +272,7 @@ def test_applied_entries_leave_memory_but_for_what_followers_may_need() -> None:
 
 def test_large_entries_leave_memory_however_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five thousand entries of a megabyte each would be more than there is."""
-    monkeypatch.setattr(raft_module, "LOG_BYTES_MAX", 1000)
+    monkeypatch.setattr(raft_module, "LOG_BYTES_ALONE_MAX", 1000)
     raft = Raft(make_node([1] * 3000, commit=3000, applied=0, voters=(1,)))
     raft.settle()
     assert raft.node.log.first > 3000
