@@ -122,13 +122,13 @@ class Commons:
         self._unflushed.append(connection)
         self._schedule()
 
-    def delivered(self) -> None:
-        """Note that requests may have been handed to services in this turn."""
+    def delivered(self, read_s: float) -> None:
+        """Note that requests may have been handed to services in this turn, from a read that began at *read_s*."""
         if self._on_batch_end is None:
             return
         self._undelivered_end = True
         self._delivering += 1
-        if self._was_alone and not self._scheduled and self.now() - self._turn_ended_s > ALONE_AFTER_S:
+        if self._was_alone and not self._scheduled and read_s - self._turn_ended_s > ALONE_AFTER_S:
             self._end_turn()
         else:
             self._schedule()

@@ -56,11 +56,12 @@ class Http1Connection(ReadingProtocol):
         """Take what was read; asyncio's call."""
         if self._closing:
             return
+        read_s = self._commons.now()
         self._parser.feed(data)
         self._advance()
         self._update_reading()
         self.flush()
-        self._commons.delivered()
+        self._commons.delivered(read_s)
 
     def eof_received(self) -> bool:
         """Answer what was asked completely, then close; asyncio's call."""

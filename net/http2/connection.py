@@ -68,7 +68,7 @@ class Http2Connection(Dispatch, ReadingProtocol):
         except ConnectionFaultError as fault:
             self.fail(fault.code, fault.reason)
         self.flush()
-        self.commons.delivered()
+        self.commons.delivered(self.last_read_s)
 
     def _greet(self, data: bytes) -> bytes:
         if len(data) < len(frames.PREFACE):
