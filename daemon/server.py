@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from actors.address import Address
     from config.notes import Note
     from config.schema import Config
     from config.urls import Url
@@ -214,7 +215,8 @@ def drain(node: Assembled) -> None:
     with suppress(FutureTimeoutError):
         handed_over.result(timeout=DRAIN_TIMEOUT_S + 1.0)
     waits: list[Future[None]] = []
-    for listener in (*node.clients, node.peers):
+    listeners: list[Address[Drain]] = [*node.clients, node.peers]
+    for listener in listeners:
         done = unresolved()
         listener.tell(Drain(DRAIN_TIMEOUT_S, Delivery(Resolve(done), None)))
         waits.append(done)
