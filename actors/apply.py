@@ -16,6 +16,7 @@ from actors.messages.apply import (
     ApplyMessage,
     Defragment,
     Inspect,
+    InstallSnapshot,
     Observe,
     ObserveAuth,
     ObserveChanges,
@@ -25,14 +26,14 @@ from actors.messages.apply import (
 )
 from actors.messages.common import ClusterIs, Tick
 from actors.messages.lease import Checkpointed, Granted, Promote, Revoked
-from actors.messages.raft import Applied, ConfChangeApplied, Propose
+from actors.messages.raft import Applied, ConfChangeApplied, Propose, SnapshotInstalled
 from actors.messages.serve import Answered, AuthIs, Completed, Published, TokensUsed
 from actors.messages.wal import SaveSnapshot
-from actors.messages.watch import Changed
+from actors.messages.watch import Changed, Restored
 from actors.messages.worker import Work
 from core.raft.messages import Snapshot
 from core.request_id import owner_of
-from core.types import Index, RequestId, Term
+from core.types import Index, LeaseId, RequestId, Term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,11 +105,13 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         worker: Address[Work],
         later: Later,
         clock: Clock,
+        replace_store: Callable[[Snapshot], None],
         snapshot: SnapshotPolicy,
         slow_apply_s: float,
         compaction: CompactionPace,
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
+        """*replace_store* puts a snapshot that has come into the store's place, on the worker's thread."""
         super().__init__(home)
         self._applier = applier
         self._store = applier.store
@@ -116,6 +119,9 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._worker = worker
         self._later = later
         self._clock = clock
+        self._replace_store = replace_store
+        self._installing = False
+        self._held: list[ApplyMessage | _Step] = []
         self._snapshot = snapshot
         self._slow_s = slow_apply_s
         self._compaction = compaction
@@ -127,7 +133,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._snapshotting = False
         self._waiters: dict[int, Address[Completed]] = {}
         self._observers: list[Address[Published]] = []
-        self._watch: list[Address[Changed]] = []
+        self._watch: list[Address[Changed | Restored]] = []
         self._lease: list[Address[LeaseEvent]] = []
         self._auth: list[Address[AuthEvent]] = []
         self._rules = applier.auth.book.rules
@@ -143,6 +149,9 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
 
     def handle(self, message: ApplyMessage | _Step) -> None:
         """Take one message."""
+        if self._installing and not isinstance(message, Answered | Tick):
+            self._held.append(message)
+            return
         match message:
             case ApplyEntries():
                 self._apply(message)
@@ -175,8 +184,13 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
                     listener.tell(message)
             case Defragment():
                 self._worker.tell(Work(message.token, self._store.backend.compact, message.answer_to))
+            case InstallSnapshot():
+                self._begin_install(message)
             case Answered():
-                self._save_snapshot(message)
+                if isinstance(message.outcome, InstallSnapshot):
+                    self._end_install(message.outcome)
+                else:
+                    self._save_snapshot(message)
             case Tick():
                 self._measure(message.now_s)
 
@@ -203,7 +217,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._tell_of_cluster(effects)
         if effects.over_quota:
             message.raft.tell(Propose([(RequestId(0), self._applier.nospace_alarm())], Nobody()))
-        message.raft.tell(Applied(Index(store.applied_index)))
+        # A store that came as a snapshot may be ahead of the entries that raft has handed out.
+        message.raft.tell(Applied(message.entries[-1].index))
         took_s = self._clock.monotonic_s() - started_s
         if took_s > self._slow_s:
             self._logger.warning(
@@ -309,12 +324,56 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._snapshot_index = index
         self._wal.tell(SaveSnapshot(message.outcome))
 
+    def _begin_install(self, message: InstallSnapshot) -> None:
+        metadata = message.snapshot.metadata
+        self._logger.info("applying a snapshot from the leader", index=metadata.index, term=metadata.term)
+        self._installing = True
+        self._worker.tell(Work(metadata.index, partial(installed, self._replace_store, message), self.actor_ref))
+
+    def _end_install(self, message: InstallSnapshot) -> None:
+        applier, index = self._applier, message.snapshot.metadata.index
+        before = set(applier.leases.ids)
+        applier.restart()
+        store = self._store = applier.store
+        assert store.applied_index >= index, (store.applied_index, index)
+        self._installing = False
+        self._snapshot_index = index
+        self._commit = max(self._commit, Index(store.applied_index))
+        self._logger.info("applied a snapshot from the leader", index=index, revision=store.revision)
+        view = store.view()
+        for observer in self._observers:
+            observer.tell(Published(view, self._term, self._commit, applier.allocated_bytes))
+        for watcher in self._watch:
+            watcher.tell(Restored(view, self._term))
+        self._tell_of_restored_leases(before)
+        self._tell_of_auth()
+        now = self._cluster_now()
+        for cluster_observer in self._cluster:
+            cluster_observer.tell(now)
+        message.raft.tell(SnapshotInstalled(index))
+        self._step_later()
+        held, self._held = self._held, []
+        for each in held:
+            self.handle(each)
+
+    def _tell_of_restored_leases(self, before: set[LeaseId]) -> None:
+        now = {lease for lease, _, _ in self._applier.stored_leases()}
+        for observer in self._lease:
+            observer.tell(Revoked(sorted(before - now)))
+            self._introduce_leases(observer)
+
 
 class Nobody:
     """An address for answers that nobody waits for."""
 
     def tell(self, _message: object) -> None:
         """Drop it."""
+
+
+def installed(replace_store: Callable[[Snapshot], None], message: InstallSnapshot) -> InstallSnapshot:
+    """Put the snapshot into the store's place, then return *message*."""
+    replace_store(message.snapshot)
+    return message
 
 
 def synced(sync: Callable[[], None], snapshot: Snapshot) -> Snapshot:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, final
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, final
 
 import google_crc32c
 
@@ -36,11 +37,13 @@ from core.mvcc.hashing import hash_kv
 from core.raft.messages import MessageType
 from net.rafthttp.client import PeerUnreachable
 from net.rafthttp.links import Links, Surroundings
+from net.rafthttp.messages import EntryEncoder, encode_message
 from services.peer_pages import PeerPages
+from storage.incoming import IncomingFile, UnsoundSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
-    from typing import Any
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from pathlib import Path
 
     import structlog
 
@@ -60,9 +63,16 @@ if TYPE_CHECKING:
     from net.rafthttp.headers import Identity
     from net.rafthttp.upload import Sink, SnapshotUpload
     from net.rpc import HttpHandler, HttpRequest, HttpResponder
-    from services.node import LeaseTimes
+    from services.node import Export, LeaseTimes
 
     MakePeerEngine = Callable[[HttpHandler, TakeOver], Engine]
+
+SNAPSHOT_PIECE_BYTES = 256 * 1024
+SNAPSHOT_RETRY_S = 1.0
+"""A snapshot takes much work to make: one that failed is not tried again at once."""
+
+SNAPSHOT_TIMEOUT_S = 60.0
+"""For the peer to take a piece, and to check and answer the whole."""
 
 UNTAKEN_BATCHES_MAX = 64
 """Batches of messages told to raft and not yet stepped, beyond which no more is read from peers."""
@@ -88,6 +98,8 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         raft: Address[RaftMessage],
         lease: Address[LeaseMessage],
         worker: Address[Work],
+        make_export: Callable[[View], Export],
+        snap_folder: Path,
         timeout_s: float,
         clock: Clock,
         removed: Callable[[], None],
@@ -103,6 +115,9 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         self._raft = raft
         self._lease = lease
         self._worker = worker
+        self._make_export = make_export
+        self._snap_folder = snap_folder
+        self._incoming_count = 0
         self._timeout_s = timeout_s
         self._clock = clock
         self._removed = removed
@@ -191,10 +206,26 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
 
     def open_sink(self, message: Message) -> Sink:
         """See LinkListener."""
-        raise OSError(95, f"the snapshot of {message.sender:x} cannot be received yet")
+        assert message.snapshot is not None, "checked where it was read"
+        self._incoming_count += 1
+        return IncomingFile(self._snap_folder, message.snapshot.metadata.index, self._incoming_count)
 
-    def snapshot_arrived(self, message: Message, upload: SnapshotUpload) -> None:
+    def snapshot_arrived(self, message: Message, sink: Sink, upload: SnapshotUpload) -> None:
         """See LinkListener."""
+        assert message.snapshot is not None, "checked where it was read"
+        assert isinstance(sink, IncomingFile), "from open_sink"
+        index = message.snapshot.metadata.index
+
+        def with_verdict(fault: object) -> None:
+            if fault:
+                self._logger.error("refused a snapshot", index=index, peer_id=f"{message.sender:x}", reason=str(fault))
+                upload.answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(fault))
+                return
+            self._logger.info("received a snapshot", index=index, peer_id=f"{message.sender:x}")
+            self._raft.tell(Step((message,)))
+            upload.answer(HTTPStatus.NO_CONTENT, "")
+
+        self._worker.tell(Work(self._token(with_verdict), partial(kept, sink), self.actor_ref))
 
     # -- what pages ask ----------------------------------------------------------------------------------------------
 
@@ -257,8 +288,63 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         if snapshots:
             messages = [message for message in messages if message.type is not MessageType.SNAPSHOT]
             for snapshot in snapshots:
-                self._raft.tell(SnapshotStatus(snapshot.to, ok=False))
+                self._run(self._send_snapshot(snapshot))
         self._links.send(messages)
+
+    async def _send_snapshot(self, message: Message) -> None:
+        """Send *message* with the store as it is now, which stands at its index or later; tell raft how that went."""
+        started_s = self._clock.monotonic_s()
+        log = self._logger.bind(peer_id=f"{message.to:x}")
+        try:
+            index, size_bytes = await self._transfer(message)
+        except (PeerUnreachable, OSError) as error:
+            log.warning("could not send a snapshot", reason=str(error))
+            failed = SnapshotStatus(message.to, ok=False)
+            asyncio.get_running_loop().call_later(SNAPSHOT_RETRY_S, self._raft.tell, failed)
+        else:
+            took_s = round(self._clock.monotonic_s() - started_s, 3)
+            log.info("sent a snapshot", index=index, size_bytes=size_bytes, took_s=took_s)
+            self._raft.tell(SnapshotStatus(message.to, ok=True))
+
+    async def _transfer(self, message: Message) -> tuple[int, int]:
+        """Return the index and the size of what was sent; PeerUnreachable, OSError."""
+        peer = self._links.peer(message.to)
+        if peer is None:
+            raise PeerUnreachable("nothing is known of this member")
+        snapshot, view = await self._inspected(lambda applier: (applier.raft_snapshot(), applier.store.view()))
+        export = self._make_export(view)
+        try:
+            while not await self._worked(export.build):
+                pass
+            head = encode_message(message._replace(snapshot=snapshot), EntryEncoder())
+            start = len(head).to_bytes(8, "big") + head
+
+            async def pieces() -> AsyncIterator[bytes]:
+                yield start
+                while piece := await self._worked(partial(export.read, SNAPSHOT_PIECE_BYTES)):
+                    yield piece
+
+            headers = [("Content-Type", "application/octet-stream"), *self._identity.request_headers()]
+            answer = await self._links.client.upload(peer.url, "/raft/snapshot", headers, pieces(), SNAPSHOT_TIMEOUT_S)
+        finally:
+            await self._worked(export.close)
+        if answer.status != HTTPStatus.NO_CONTENT:
+            raise PeerUnreachable(f"{answer.status} {answer.body[:200].decode(errors='replace').strip()}")
+        return snapshot.metadata.index, export.size_bytes
+
+    async def _inspected(self, question: Callable[[Applier], Any]) -> Any:  # noqa: ANN401 - whatever is asked for
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._inspect(partial(resolve, future), question)
+        return await future
+
+    async def _worked(self, job: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the job returns
+        """Return what *job* does on the worker's thread; OSError."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._worker.tell(Work(self._token(partial(resolve, future)), partial(attempted, job), self.actor_ref))
+        outcome = await future
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
 
     def _follow(self, cluster: ClusterIs) -> None:
         self._cluster = cluster
@@ -319,6 +405,29 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         await self._engine.drain(message.timeout_s)
         await self._engine.close()
         message.after.send()
+
+
+def resolve(future: asyncio.Future[Any], outcome: object) -> None:
+    """Give *future* its result, unless whoever waits has been stopped."""
+    if not future.done():
+        future.set_result(outcome)
+
+
+def attempted(job: Callable[[], object]) -> object:
+    """Return what *job* returns, or the OSError that it raises."""
+    try:
+        return job()
+    except OSError as error:
+        return error
+
+
+def kept(file: IncomingFile) -> str:
+    """Keep a file that has come; return why not, or nothing."""
+    try:
+        file.keep()
+    except (OSError, UnsoundSnapshot) as error:
+        return str(error)
+    return ""
 
 
 def hashed(view: View, revision: int) -> tuple[HashKv, int]:

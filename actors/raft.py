@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 from actors.address import Delivery
 from actors.base import Home, NodeActor
-from actors.messages.apply import ApplyEntries
+from actors.messages.apply import ApplyEntries, InstallSnapshot
 from actors.messages.common import Tick
 from actors.messages.peer_transport import Send
 from actors.messages.raft import (
@@ -32,10 +32,11 @@ from actors.messages.raft import (
     Unreachable,
 )
 from actors.messages.serve import ReadIndexed, Refused
-from actors.messages.wal import Append
+from actors.messages.wal import Append, SaveSnapshot
 from core.errors import ProposalDropped
 from core.raft.messages import MessageType
 from core.raft.role import ProposeResult, Role
+from core.raft.tracker import ProgressState
 from core.types import Index, MemberId
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         home: Home,
         node: RaftNode,
         wal: Address[WalMessage],
-        apply: Address[ApplyEntries],
+        apply: Address[ApplyEntries | InstallSnapshot],
         catch_up_entries: int,
         first_read_context: int,
         logger: structlog.stdlib.BoundLogger,
@@ -187,7 +188,12 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         # What a follower may still need stays in memory, as far as it is no burden; beyond that it gets a snapshot.
         keep_from = index - self._catch_up_entries
         alone = node.conf_state.voters == (node.id,) and not node.conf_state.learners
-        if node.log.bytes_after(node.log.first) > (LOG_BYTES_ALONE_MAX if alone else LOG_BYTES_MAX):
+        awaiting = [each for each in node.progress.values() if each.state is ProgressState.SNAPSHOT]
+        if awaiting:  # who gets a snapshot will need what follows it
+            keep_from = min(keep_from, *(progress.snapshot_index for progress in awaiting))
+            if keep_from - node.log.first >= COMPACT_EVERY_ENTRIES:
+                node.compact(Index(keep_from))
+        elif node.log.bytes_after(node.log.first) > (LOG_BYTES_ALONE_MAX if alone else LOG_BYTES_MAX):
             node.compact(index)
         elif keep_from - node.log.first >= COMPACT_EVERY_ENTRIES:
             node.compact(Index(keep_from))
@@ -229,6 +235,9 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
 
     def _write(self, ready: Ready) -> None:
         after: list[AnyDelivery] = []
+        if ready.snapshot is not None:
+            self._wal.tell(SaveSnapshot(ready.snapshot, installs=True))
+            after.append(Delivery(self._apply, InstallSnapshot(ready.snapshot, self.actor_ref)))
         if ready.stable is not None:
             after.append(Delivery(self.actor_ref, Stable(*ready.stable)))
         if ready.after_sync and self._carrier is not None:

@@ -121,6 +121,8 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         self._staged = _Batch()
         self._in_flight: _Batch | None = None
         self._to_note: Snapshot | None = None
+        self._installing: Snapshot | None = None
+        self._saving_installing = False
         self._marked = False
         self._sync_s = 0.0
         self._full = False
@@ -135,6 +137,9 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
                 self._flush()
             case Answered():
                 self._take_answer(message)
+            case SaveSnapshot(installs=True):
+                self._installing = message.snapshot
+                self._save_installing()
             case SaveSnapshot():
                 self._syncer.tell(Work(_SAVED, partial(self._save_file, message.snapshot), self.actor_ref))
             case ObserveSpace():
@@ -174,6 +179,9 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
     def _flush(self) -> None:
         if self._in_flight is not None:
             return  # what is staged goes out when this sync has ended
+        if self._installing is not None and self._installing is not self._to_note:
+            self._to_note = None  # one of this member's own, which the leader's makes worthless
+            return  # what is staged goes on from a snapshot whose file is being written
         if self._to_note is not None:
             self._write_snapshot_record(self._to_note)
         batch = self._staged
@@ -235,11 +243,15 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
 
     def _note_snapshot(self, outcome: object) -> None:
         if isinstance(outcome, DiskFull):
-            # The log just stays longer: another snapshot is asked for after the next snapshot-count entries.
+            # The log just stays longer: another snapshot is asked for after the next snapshot-count entries.  One
+            # from the leader is tried again as soon as there is room.
             self._notice_full(str(outcome))
+            self._saving_installing = False
             return
         # The file comes before its record: a record that names a file promises that it is there.
         assert isinstance(outcome, Snapshot), outcome
+        if outcome is self._installing:
+            self._saving_installing = False
         self._to_note = outcome
         self._flush()
 
@@ -251,14 +263,24 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         except DiskFull as error:
             self._notice_full(str(error))
             return
+        if snapshot is self._installing:
+            self._installing = None
         self._log.release(before=metadata.index)
         self._logger.info("saved raft snapshot", index=metadata.index, term=metadata.term)
+
+    def _save_installing(self) -> None:
+        """Have the file of a snapshot from the leader written, unless that is under way or done."""
+        snapshot = self._installing
+        if snapshot is not None and snapshot is not self._to_note and not self._saving_installing:
+            self._saving_installing = True
+            self._syncer.tell(Work(_SAVED, partial(self._save_file, snapshot), self.actor_ref))
 
     def _look_at_space(self) -> None:
         free_bytes = self._free_bytes()
         if free_bytes < FREE_BYTES_MIN:
             self._notice_full(f"{free_bytes} bytes are free")
             return
+        self._save_installing()
         self._flush()
         if self._full and self._in_flight is None and self._staged.empty:
             self._notice_room()

@@ -13,7 +13,15 @@ from actors.messages.apply import ObserveAuth, ObserveChanges
 from actors.messages.common import Tick
 from actors.messages.metrics import Measure, Measured
 from actors.messages.serve import AuthIs, TokensUsed, WatchFrames
-from actors.messages.watch import Changed, StreamBlocked, StreamClosed, StreamDrained, WatchMessage, WatchRequested
+from actors.messages.watch import (
+    Changed,
+    Restored,
+    StreamBlocked,
+    StreamClosed,
+    StreamDrained,
+    WatchMessage,
+    WatchRequested,
+)
 from core.auth.permissions import READ
 from core.auth.rules import NO_RULES, Identity, Rules
 from core.errors import EtcdError
@@ -97,6 +105,9 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
                 self._changed = message
                 if message.revisions:
                     self._send(hub.notify(message.revisions))
+            case Restored():
+                self._changed = Changed((), message.view, message.term)
+                hub.restored(message.view.revision)
             case WatchRequested():
                 self._request(message)
             case _CatchUp():

@@ -28,6 +28,7 @@ from actors.wal import WalActor
 from actors.watch import WatchActor
 from actors.worker import WorkerActor
 from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost
+from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.lessor import Lessor
 from core.request_id import OWNERS_MAX, RequestIds
@@ -40,6 +41,7 @@ from net.rafthttp.headers import Identity
 from services.node import ApiLimits
 from services.passwords import Passwords
 from services.timeouts import Leadership
+from storage.incoming import replace_store, snapshot_path
 
 if TYPE_CHECKING:
     import socket
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from config.schema import Config
     from core.clock import Clock
     from core.mvcc.view import View
+    from core.raft.messages import Snapshot
     from daemon.bootstrap import Booted
     from daemon.engines import ClientListener
     from daemon.host import Host
@@ -98,6 +101,13 @@ class Assembled:
 def request_timeout_s(config: Config) -> float:
     """Return how long the server waits for a request of its own (etcd: five seconds and two election timeouts)."""
     return 5.0 + 2.0 * config.member.election_timeout_ms / 1000.0
+
+
+def take_snapshot(booted: Booted, snapshot: Snapshot) -> None:
+    """Replace the store by *snapshot*, whose file has been received."""
+    metadata = snapshot.metadata
+    received = snapshot_path(booted.snap_folder, metadata.index)
+    replace_store(received, booted.applier.store.backend, encode_conf_state(metadata.conf_state))
 
 
 def assemble(
@@ -147,6 +157,7 @@ def assemble(
         worker=worker,
         later=ticker.after,
         clock=clock,
+        replace_store=partial(take_snapshot, booted),
         snapshot=retention,
         slow_apply_s=config.features.warning_apply_duration_s,
         compaction=pace,
@@ -210,6 +221,8 @@ def assemble(
         raft=raft,
         lease=lease,
         worker=exporter,
+        make_export=make_export,
+        snap_folder=booted.snap_folder,
         timeout_s=timeout_s,
         clock=clock,
         removed=lambda: ticker.after(RETIRE_AFTER_S, Delivery(Retire(host), None)),
@@ -244,7 +257,7 @@ def assemble(
             request_timeout_s=timeout_s,
             quota_bytes=config.member.quota_backend_bytes if config.member.quota_backend_bytes > 0 else None,
             # It may be asked on another actor's thread because that is the same thread: both live on one loop.
-            counter=booted.applier.store.counter_for,
+            counter=booted.applier.counter_for,
             slow_request_s=config.logging.warning_unary_request_duration_s,
             make_engine=partial(make_client_engine, config, listening, fatal=host.crashed, logger=bind("serve")),
             wal=wal,

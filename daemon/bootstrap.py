@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.apply.applier import Applier
+from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.book import minimum_ttl_s
 from core.membership.cluster import cluster_id_of
@@ -17,10 +18,12 @@ from core.membership.member import Member
 from core.mvcc.store import Store
 from core.raft.bootstrap import bootstrap
 from core.raft.log import RaftLog
-from core.raft.messages import NOBODY, ConfChange, ConfChangeType, HardState
+from core.raft.messages import NOBODY, ConfChange, ConfChangeType, ConfState, HardState
 from core.raft.node import RaftConfig, RaftNode
 from core.types import Index, MemberId, Term
 from daemon.joining import expect_new, join
+from storage.bbolt.pages import BoltError
+from storage.incoming import replace_store, snapshot_path
 from wal.codec import Metadata, decode_conf_change, encode_conf_change
 from wal.log import WriteAheadLog, exists, valid_snapshots
 from wal.segment import SEGMENT_SIZE_BYTES
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from daemon.data_directory import DataDirectory
     from daemon.joining import FoundCluster
     from wal.filesystem import FileSystem
+
+
+NO_CONF_STATE = ConfState()
 
 
 class BootstrapRefused(Exception):  # noqa: N818 - named for what happened
@@ -69,6 +75,8 @@ class Booted:
     restarted: bool
     known: Mapping[MemberId, Sequence[str]]
     """Peer URLs of the members of a new cluster, which its store does not know yet."""
+    snap_folder: Path
+    """Where snapshots of other members are received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,8 @@ class _Recovered:
     entries: Sequence[Entry]
     snapshot: tuple[Index, Term]
     known: Mapping[MemberId, Sequence[str]]
+    conf_state: ConfState = NO_CONF_STATE
+    """Of the snapshot."""
 
 
 def boot(config: Config, directory: DataDirectory, ground: Ground, logger: structlog.stdlib.BoundLogger) -> Booted:
@@ -97,7 +107,8 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
                 "Put it back, or start with an empty data directory"
             )
         recovered = _begin(config, directory.wal, ground)
-    store = Store.open(ground.open_backend(directory.db))
+    backend = ground.open_backend(directory.db)
+    store = _taken_over(Store.open(backend), recovered, directory.snap, logger)
     _check_continuity(store, recovered, directory)
     metadata = recovered.metadata
     ticks = config.member.election_timeout_ms // config.member.heartbeat_interval_ms
@@ -117,7 +128,17 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
         Index(store.applied_index),
         ground.random,
     )
-    return Booted(metadata, recovered.wal, snapshots, recovered.snapshot[0], raft, applier, restarted, recovered.known)
+    return Booted(
+        metadata,
+        recovered.wal,
+        snapshots,
+        recovered.snapshot[0],
+        raft,
+        applier,
+        restarted,
+        recovered.known,
+        directory.snap,
+    )
 
 
 def _begin(config: Config, folder: Path, ground: Ground) -> _Recovered:
@@ -179,7 +200,25 @@ def _recover(
             offset=replay.cut.offset,
             size_bytes=replay.cut.byte_count,
         )
-    return _Recovered(replay.metadata, wal, replay.hard_state, replay.entries, start, {})
+    conf_state = NO_CONF_STATE if newest is None else newest.metadata.conf_state
+    return _Recovered(replay.metadata, wal, replay.hard_state, replay.entries, start, {}, conf_state)
+
+
+def _taken_over(store: Store, recovered: _Recovered, folder: Path, logger: structlog.stdlib.BoundLogger) -> Store:
+    """Return the store, with a snapshot from the leader taken over that a crash kept from being so."""
+    index, _ = recovered.snapshot
+    received = snapshot_path(folder, index)
+    if store.applied_index >= index or not received.exists():
+        return store
+    logger.info("taking over a snapshot that was received before the last stop", index=index)
+    try:
+        replace_store(received, store.backend, encode_conf_state(recovered.conf_state))
+    except (BoltError, OSError) as error:
+        raise BootstrapRefused(
+            f"the snapshot {received}, which this member needs, cannot be read: {error}. Restore the data directory, "
+            "or remove the member from the cluster and add it anew"
+        ) from error
+    return Store.open(store.backend)
 
 
 def _check_continuity(store: Store, recovered: _Recovered, directory: DataDirectory) -> None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from actors.messages.lease import LeaseEvent
     from actors.messages.raft import RaftMessage
     from actors.messages.serve import AuthEvent, Completed, Published
-    from actors.messages.watch import Changed
+    from actors.messages.watch import Changed, Restored
     from core.apply.applier import Applier
-    from core.raft.messages import Entry
+    from core.raft.messages import Entry, Snapshot
     from core.types import Index, Term
 
 
@@ -29,6 +29,14 @@ class ApplyEntries(NamedTuple):
     commit: Index
     raft: Address[RaftMessage]
     """Whom to tell what was applied."""
+
+
+class InstallSnapshot(NamedTuple):
+    """Replace the store by the snapshot that has come from the leader; nothing is applied meanwhile."""
+
+    snapshot: Snapshot
+    raft: Address[RaftMessage]
+    """Whom to tell when it is done."""
 
 
 class Observe(NamedTuple):
@@ -47,7 +55,7 @@ class ObserveOutcomes(NamedTuple):
 class ObserveChanges(NamedTuple):
     """Tell *observer* at once, with no events, and after each batch, what has changed."""
 
-    observer: Address[Changed]
+    observer: Address[Changed | Restored]
 
 
 class ObserveLeases(NamedTuple):
@@ -86,6 +94,7 @@ class Defragment(NamedTuple):
 
 ApplyMessage = (
     ApplyEntries
+    | InstallSnapshot
     | Observe
     | ObserveOutcomes
     | ObserveChanges

@@ -30,6 +30,8 @@ class SaveSnapshot(NamedTuple):
     """Write a raft snapshot file and its WAL record, and let go of what lies before it."""
 
     snapshot: Snapshot
+    installs: bool = False
+    """It came from the leader: what is appended after this goes on from it, and waits until it is noted."""
 
 
 class ObserveSpace(NamedTuple):

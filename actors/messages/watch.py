@@ -27,6 +27,13 @@ class Changed(NamedTuple):
     term: Term
 
 
+class Restored(NamedTuple):
+    """A snapshot has replaced the store: what happened in between is only in the history of *view*."""
+
+    view: View
+    term: Term
+
+
 class WatchRequested(NamedTuple):
     """The client sent one WatchRequest (its bytes are a valid one)."""
 
@@ -60,4 +67,6 @@ class StreamDrained(NamedTuple):
     stream: StreamId
 
 
-WatchMessage = AuthEvent | Changed | WatchRequested | StreamClosed | StreamBlocked | StreamDrained | Tick | Measure
+WatchMessage = (
+    AuthEvent | Changed | Restored | WatchRequested | StreamClosed | StreamBlocked | StreamDrained | Tick | Measure
+)

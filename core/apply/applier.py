@@ -25,6 +25,7 @@ from core.membership import v2store
 from core.membership.cluster import Cluster
 from core.membership.member import MalformedMember
 from core.mvcc.keyspace import Bucket
+from core.mvcc.store import Store
 from core.mvcc.varint import field as encode_field
 from core.raft.confchange import InvalidConfChangeError, changed
 from core.raft.messages import ConfChangeType, EntryType, Snapshot, SnapshotMetadata
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from core.apply.v2_request import V2Request
     from core.membership.member import Member
     from core.mvcc.event import Revised
-    from core.mvcc.store import Store
+    from core.mvcc.view import View
     from core.raft.messages import ConfChange, Entry
 
     Handler = Callable[["InternalRaftRequest"], bytes]
@@ -91,8 +92,20 @@ class Applier:
         quota_bytes: int | None,
     ) -> None:
         """Read the state that *store* holds.  *quota_bytes* is None where there is no quota."""
-        self.store = store
         self.headers = headers
+        self.allocated_bytes = 0
+        """Size of the store's files, as told last: what the quota is held against."""
+        self._minimum_ttl_s = minimum_lease_ttl_s
+        self._decode_conf_change = decode_conf_change
+        self._quota_bytes = quota_bytes
+        self._load(store)
+
+    def restart(self) -> None:
+        """Read the state anew: what the store held has been replaced."""
+        self._load(Store.open(self.store.backend))
+
+    def _load(self, store: Store) -> None:
+        self.store = store
         self.leases = LeaseBook(
             (LeaseId(int.from_bytes(key, signed=True)), Lease.FromString(value).TTL)
             for key, value in store.bucket_items(Bucket.LEASE)
@@ -105,12 +118,7 @@ class Applier:
             stored = AlarmMember.FromString(key)
             self.alarms.activate(MemberId(stored.memberID), Alarm(stored.alarm))
         self.conf_state = decode_conf_state(store.bucket_get(Bucket.META, b"confState"))
-        self.allocated_bytes = 0
-        """Size of the store's files, as told last: what the quota is held against."""
-        self._minimum_ttl_s = minimum_lease_ttl_s
-        self._decode_conf_change = decode_conf_change
-        self._quota_bytes = quota_bytes
-        self._kv = KvExecutor(store, self.leases, headers)
+        self._kv = KvExecutor(store, self.leases, self.headers)
         self.auth = AuthApplier(store, self._header, self.lease_keys)
         self._auth_book = self.auth.book
         self._effects = Effects()
@@ -175,6 +183,10 @@ class Applier:
     def encoded_members(self) -> list[bytes]:
         """Return each member as a field of MemberListResponse, ascending by id."""
         return [encode_field(_MEMBERS_TAG, encode_member(member)) for member in self.cluster.members]
+
+    def counter_for(self, view: View) -> Callable[[bytes, bytes], int] | None:
+        """Return what counts the live keys of *view* without a scan, if anything does now."""
+        return self.store.counter_for(view)
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes that the store's files take, and those in use."""

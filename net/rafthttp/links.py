@@ -61,7 +61,7 @@ class LinkListener(Protocol):
     def open_sink(self, message: Message) -> Sink:
         """Return where the snapshot that comes with *message* goes; OSError."""
 
-    def snapshot_arrived(self, message: Message, upload: SnapshotUpload) -> None:
+    def snapshot_arrived(self, message: Message, sink: Sink, upload: SnapshotUpload) -> None:
         """Take a complete snapshot, and answer *upload*."""
 
 

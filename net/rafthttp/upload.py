@@ -44,7 +44,7 @@ class SnapshotUpload(asyncio.Protocol):
         head: Head,
         headers: Sequence[tuple[str, str]],
         open_sink: Callable[[Message], Sink],
-        arrived: Callable[[Message, SnapshotUpload], None],
+        arrived: Callable[[Message, Sink, SnapshotUpload], None],
         timeout_s: float,
     ) -> None:
         """*open_sink* is asked once the message is there (OSError refuses it); *arrived* when the file is complete."""
@@ -136,12 +136,12 @@ class SnapshotUpload(asyncio.Protocol):
     def _complete(self) -> None:
         if self._message is None or self._sink is None:
             raise ValueError("the body ended before the snapshot")
-        self._sink.finish()
-        self._sink = None
+        sink, self._sink = self._sink, None
+        sink.finish()
         self._over = True
         if self._deadline is not None:
             self._deadline.cancel()
-        self._arrived(self._message, self)
+        self._arrived(self._message, sink, self)
 
     def _wait(self) -> None:
         if self._deadline is not None:

@@ -72,6 +72,7 @@ class Machine:
             worker=self.worker,
             later=self.home.later,
             clock=self.home.clock,
+            replace_store=lambda _snapshot: None,
             snapshot=SnapshotPolicy(snapshot_entries, Index(last_snapshot)),
             slow_apply_s=SLOW_S,
             compaction=CompactionPace(revisions_per_step=1, pause_s=PAUSE_S),
