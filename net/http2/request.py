@@ -45,6 +45,7 @@ class Request:
         "encoding",
         "fields",
         "grpc",
+        "metadata_fields",
         "method",
         "path",
         "quick",
@@ -58,6 +59,7 @@ class Request:
         self.fields: Final = tuple(fields)
         self.method: Final = pseudo.get(b":method", b"").decode("latin-1")
         self.path: Final = _text(pseudo.get(b":path", b""))
+        self.metadata_fields: Mapping[str, Sequence[str]] | None = None  # made when first asked for
         self.authority: Final = _text(pseudo.get(b":authority", b""))
         self.content_length: int | None = None
         self.encoding = "identity"
@@ -90,11 +92,14 @@ class Request:
 
     def metadata(self) -> Mapping[str, Sequence[str]]:
         """Return the fields as gRPC metadata; bytes that are not UTF-8 come as lone surrogates."""
+        if self.metadata_fields is not None:
+            return self.metadata_fields
         collected: dict[str, list[str]] = {}
         for raw_name, value in self.fields:
             name = raw_name.decode("ascii")
             if name == ":authority" or (raw_name[0] != 0x3A and name not in _RESERVED_NAMES):
                 collected.setdefault(name, []).append(_text(value))
+        self.metadata_fields = collected
         return collected
 
     def headers(self) -> Mapping[str, str]:
