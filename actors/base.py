@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import pykka
 from pykka._envelope import Envelope  # Pykka names neither its envelope nor its inbox protocol anywhere else
+from pykka.messages import _ActorStop
 
 from actors.messages.common import Tick
 
@@ -102,6 +103,12 @@ class NodeActor(pykka.ThreadingActor, Generic[M]):
         except Exception as error:
             self._home.fatal(type(self).__name__, error)
             raise
+
+    def _handle_receive(self, message: Any) -> Any:  # noqa: ANN401 - Pykka's signature
+        # Pykka's own first looks whether a proxy calls, which none does here, for every message.
+        if type(message) is _ActorStop:
+            return super()._handle_receive(message)
+        return self.on_receive(message)
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:

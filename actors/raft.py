@@ -159,7 +159,11 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         self._mark()
 
     def _mark(self) -> None:
-        if not self._marked:
+        if self._marked:
+            return
+        if self.actor_inbox.empty():
+            self._drain()  # nothing waits that the note would gather
+        else:
             self._marked = True
             self.actor_ref.tell(_Drain())
 

@@ -163,18 +163,19 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             self._notice_full(str(error))
 
     def _stage(self, append: Append) -> None:
-        # A commit index alone is worth no write of its own: it goes out with the next entries, or with the next tick.
-        if not self._marked and (append.must_sync or append.after):
-            self._marked = True
-            self.actor_ref.tell(_Flush())
         staged = self._staged
         staged.entries.extend(append.entries)
         staged.hard_state = append.hard_state or staged.hard_state
         staged.after.extend(append.after)
         staged.must_sync = staged.must_sync or append.must_sync
         staged.size_bytes += sum([len(entry.data) for entry in append.entries])
-        if staged.size_bytes >= STAGED_BYTES_MAX:
-            self._flush()
+        # A commit index alone is worth no write of its own: it goes out with the next entries, or with the next tick.
+        worth_a_write = append.must_sync or append.after
+        if staged.size_bytes >= STAGED_BYTES_MAX or (worth_a_write and self.actor_inbox.empty()):
+            self._flush()  # enough, or nothing waits that the note would gather
+        elif worth_a_write and not self._marked:
+            self._marked = True
+            self.actor_ref.tell(_Flush())
 
     def _flush(self) -> None:
         if self._in_flight is not None:

@@ -117,9 +117,18 @@ def test_all_that_queued_up_shares_one_sync(disk: Disk) -> None:
 def test_nothing_leaves_before_it_is_durable(disk: Disk) -> None:
     """An acknowledgement for an entry that a power failure can take back is a lost write."""
     disk.append(1)
+    disk.append(2)
     disk.home.deliver_one()
     assert disk.journal == []
     disk.home.run()
+    assert disk.journal == [1, 2]
+    assert disk.durable() == [1, 2]
+
+
+def test_one_that_comes_alone_does_not_wait(disk: Disk) -> None:
+    """With nothing behind it in the mailbox there is no batch to gather: a lone client's put costs no extra turn."""
+    disk.append(1)
+    disk.home.deliver_one()
     assert disk.journal == [1]
     assert disk.durable() == [1]
 
@@ -127,13 +136,15 @@ def test_nothing_leaves_before_it_is_durable(disk: Disk) -> None:
 def test_what_comes_during_a_batch_is_the_next_batch(disk: Disk) -> None:
     """The marker bounds a batch: a stream of appends cannot put off the sync for ever."""
     disk.append(1)
-    disk.home.deliver_one()
     disk.append(2)
+    disk.home.deliver_one()
+    disk.append(3)
     syncs = disk.fs.syncs
-    disk.home.deliver_one()  # the marker, told before the second append
-    assert (disk.fs.syncs, disk.journal) == (syncs + 1, [1])
+    disk.home.deliver_one()
+    disk.home.deliver_one()  # the marker, told before the third append
+    assert (disk.fs.syncs, disk.journal) == (syncs + 1, [1, 2])
     disk.home.run()
-    assert disk.journal == [1, 2]
+    assert disk.journal == [1, 2, 3]
 
 
 def test_a_large_batch_does_not_wait_for_its_marker(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
