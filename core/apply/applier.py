@@ -219,13 +219,10 @@ class Applier:
         request = InternalRaftRequest.FromString(data)
         outcome: bytes | EtcdError
         try:
-            if data[0] == _PUT_FIELD and not self._auth_book.enabled:
-                outcome = self._put(request)
-            else:
-                kind = self._kind(request)
-                if self._auth_book.enabled:
-                    self.auth.check(kind, request)
-                outcome = self._handlers[kind](request)
+            kind = "put" if data[0] == _PUT_FIELD else self._kind(request)
+            if self._auth_book.enabled:
+                self.auth.check(kind, request)
+            outcome = self._handlers[kind](request)
         except EtcdError as error:
             outcome = error
         request_id = RequestId(request.header.ID or request.ID)
