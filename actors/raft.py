@@ -64,6 +64,9 @@ COMPACT_EVERY_ENTRIES = 1000
 HELD_PROPOSALS_MAX = 10_000
 """Proposals kept while nobody leads; further ones are refused."""
 
+HELD_BYTES_MAX = 64 << 20
+"""Of those proposals together: each may be as large as the largest request."""
+
 
 class _Drain:
     """A note to self: everything before me has been stepped."""
@@ -96,7 +99,7 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         self._logger = logger
         self._marked = False
         self._held: list[Propose] = []
-        self._held_count = 0
+        self._held_count = self._held_bytes = 0
         self._reads: dict[int, ReadIndex] = {}
         self._read_context = first_read_context
         self._carrier: Address[Send] | None = None
@@ -171,13 +174,15 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         result = self._node.propose([data for _, data in message.proposals])
         if result.accepted:
             return
-        too_many = self._held_count + len(message.proposals) > HELD_PROPOSALS_MAX
-        if result is not ProposeResult.NO_LEADER or too_many:
+        count = self._held_count + len(message.proposals)
+        size_bytes = self._held_bytes + sum([len(data) for _, data in message.proposals])
+        too_much = count > HELD_PROPOSALS_MAX or size_bytes > HELD_BYTES_MAX
+        if result is not ProposeResult.NO_LEADER or too_much:
             refuse(message)
         else:
             # A proposal waits for a leader; its asker gives up when its own time is over.
             self._held.append(message)
-            self._held_count += len(message.proposals)
+            self._held_count, self._held_bytes = count, size_bytes
 
     def _read_index(self, message: ReadIndex) -> None:
         self._read_context += 1
@@ -266,7 +271,8 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         for observer in self._observers:
             observer.tell(role)
         if role.leader and self._held:
-            held, self._held, self._held_count = self._held, [], 0
+            held, self._held = self._held, []
+            self._held_count = self._held_bytes = 0
             for message in held:
                 self._propose(message)
 

@@ -185,6 +185,20 @@ def test_too_many_waiting_proposals_are_refused(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(refused.error, ProposalDropped)
 
 
+def test_large_waiting_proposals_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand requests of a megabyte would be more than there is; once there is a leader, others may wait anew."""
+    monkeypatch.setattr(raft_module, "HELD_BYTES_MAX", 10)
+    raft = of_three()
+    raft.tell(Propose([(RequestId(1), b"x" * 10)], raft.asker))
+    raft.tell(Propose([(RequestId(2), b"x")], raft.asker))
+    assert [list(refused.request_ids) for refused in raft.asker.of(Refused)] == [[2]]
+    led_by_two(raft)
+    raft.tell(Step([message(MessageType.VOTE, 3, term=Term(3), context=b"CampaignTransfer")]))
+    assert not raft.node.leader_id, "the test needs another time without a leader"
+    raft.tell(Propose([(RequestId(3), b"x" * 10)], raft.asker))
+    assert len(raft.asker.of(Refused)) == 1
+
+
 def test_a_proposal_that_raft_drops_is_refused() -> None:
     """While leadership is handed over nothing is accepted, and the client must hear of it."""
     raft = alone()

@@ -16,7 +16,7 @@ from services.status_pages import StatusPages
 from tests.fake_node import MEMBER, FakeNode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 NOSPACE, CORRUPT, FUTURE = 1, 2, 9
 
@@ -47,6 +47,10 @@ class FakeResponder:
     def end(self) -> None:
         """See HttpResponder."""
         raise AssertionError
+
+    def follow(self, on_drained: Callable[[], None], on_closed: Callable[[], None]) -> None:
+        """See HttpResponder."""
+        raise AssertionError((on_drained, on_closed))
 
 
 def get(node: FakeNode, path: str, query: str = "", method: str = "GET") -> FakeResponder:
