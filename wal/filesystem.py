@@ -219,6 +219,9 @@ class _MemoryContent:
                 self.data[at:end] = before.ljust(SECTOR_SIZE_BYTES, b"\0")[: max(0, end - at)]
         self.synced_size, self.unsynced, self.lost, self.locked_by = len(self.data), {}, {}, None
 
+    def unlock(self) -> None:
+        self.locked_by = None
+
 
 class _MemoryFolder:
     """Names, those that a disk would have, and the changes between the two in their order."""
@@ -239,6 +242,10 @@ class _MemoryFolder:
         self.entries, self.history = self.durable, []
         for name in sorted(self.entries):
             self.entries[name].crash(random)
+
+    def unlock(self) -> None:
+        for entry in self.entries.values():
+            entry.unlock()
 
 
 class MemoryFile:
@@ -338,6 +345,12 @@ class MemoryFileSystem:
         self.boots += 1
         self.next_sync_error = self.changes_left = None
         self._root.crash(random)
+
+    def end_process(self) -> None:
+        """Make every handle useless and its lock void; what was written stays, as in the cache of a machine."""
+        self.boots += 1
+        self.next_sync_error = self.changes_left = None
+        self._root.unlock()
 
     def note_change(self, path: Path) -> None:
         """Count a change that is about to be made, or fail it for want of power."""

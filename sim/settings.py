@@ -1,0 +1,72 @@
+"""What a seed decides before anything runs: the size of the cluster, and which faults it meets how often.
+
+Each seed switches some faults off altogether: many bugs need one fault often rather than all faults seldom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+SAFETY_S = 20.0
+"""How long faults happen, in virtual seconds."""
+
+LIVENESS_S = 60.0
+"""How long the cluster may take to be whole again once faults have ended: elections, retries and leases take their
+time, and nothing needs longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that differs between seeds.  Rates are per virtual second for the whole cluster."""
+
+    members: int
+    clients: int
+    watchers: int
+    think_s: float
+    """How long a client pauses between two operations, on average."""
+    hop_s: float
+    """How late one actor's message may reach another of the same member."""
+    sync_s: float
+    """How long a sync takes, on average."""
+    latency_s: float
+    drop_rate: float
+    duplicate_rate: float
+    in_order: bool
+    """Whether messages between two members keep their order, as on a stream."""
+    clock_rates: tuple[float, ...]
+    """How fast each member's clock goes."""
+    snapshot_count: int
+    segment_size_bytes: int
+    faults: tuple[tuple[str, float], ...]
+    """Kind of fault, and how often it happens."""
+
+
+def from_seed(seed: int) -> Settings:
+    """Return the settings of *seed*."""
+    random = Random(f"settings {seed}")
+    members = random.choice((1, 3, 3, 3, 5))
+    chosen: list[tuple[str, float]] = []
+    kinds = ["kill", "power", "torn", "pause", "slow_disk", "full_disk", "sync_error", "all_down"]
+    if members > 1:
+        kinds += ["partition", "partition", "isolate_leader", "one_way", "kill_leader"]
+    for kind in kinds:
+        if random.random() < 0.5:
+            chosen.append((kind, random.choice((0.1, 0.2, 0.5))))
+    skewed = random.random() < 0.5
+    return Settings(
+        members=members,
+        clients=random.randint(2, 8),
+        watchers=random.randint(1, 3),
+        think_s=random.choice((0.01, 0.05, 0.2)),
+        hop_s=random.choice((0.0, 0.0005, 0.003)),
+        sync_s=random.choice((0.0001, 0.002, 0.01)),
+        latency_s=random.choice((0.0005, 0.003, 0.02)),
+        drop_rate=random.choice((0.0, 0.01, 0.1)),
+        duplicate_rate=random.choice((0.0, 0.02)),
+        in_order=random.random() < 0.5,
+        clock_rates=tuple(random.uniform(0.9, 1.1) if skewed else 1.0 for _ in range(members)),
+        snapshot_count=random.choice((50, 10_000)) if members == 1 else 10_000,
+        segment_size_bytes=random.choice((4096, 65536)),
+        faults=tuple(chosen),
+    )
