@@ -31,6 +31,7 @@ from actors.messages.serve import Answered, AuthIs, Completed, Published, Tokens
 from actors.messages.wal import SaveSnapshot
 from actors.messages.watch import Changed, Restored
 from actors.messages.worker import Work
+from core.auth.tokens import TokensDropped
 from core.raft.messages import Snapshot
 from core.request_id import owner_of
 from core.types import Index, LeaseId, RequestId, Term
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from actors.messages.serve import AuthEvent
     from actors.messages.wal import WalMessage
     from core.apply.applier import Applier, Effects
+    from core.auth.tokens import TokenEvent
     from core.clock import Clock
     from core.errors import EtcdError
 
@@ -243,10 +245,10 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         for owner, owned in by_owner.items():
             waiters[owner].tell(Completed(owned))
 
-    def _tell_of_auth(self) -> None:
+    def _tell_of_auth(self, *more: TokenEvent) -> None:
         # Before anything else: a token is good at once for whoever got it, and what was taken away is gone.
         auth = self._applier.auth
-        rules, tokens = auth.book.rules, auth.take_token_events()
+        rules, tokens = auth.book.rules, [*auth.take_token_events(), *more]
         if rules is self._rules and not tokens:
             return
         if rules.enabled != self._rules.enabled:
@@ -340,13 +342,14 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._snapshot_index = index
         self._commit = max(self._commit, Index(store.applied_index))
         self._logger.info("applied a snapshot from the leader", index=index, revision=store.revision)
+        # What the snapshot skipped may have ended any token, so its holder must show again who it is.
+        self._tell_of_auth(TokensDropped(None))
         view = store.view()
         for observer in self._observers:
             observer.tell(Published(view, self._term, self._commit, applier.allocated_bytes))
         for watcher in self._watch:
             watcher.tell(Restored(view, self._term))
         self._tell_of_restored_leases(before)
-        self._tell_of_auth()
         now = self._cluster_now()
         for cluster_observer in self._cluster:
             cluster_observer.tell(now)
