@@ -57,11 +57,12 @@ from core.types import Index, LeaseId, MemberId, RequestId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest
 from proto.rpc_pb2 import AlarmRequest, AlarmType
 from services.auth import AUTH_STATUS_TAG
+from services.access import HttpOptions
+from services.client_http import ClientHttp
 from services.errors import status_of
 from services.identity import certified_name, refuse, token_in
 from services.routes import client_routes
 from services.standing import needs_leader
-from services.status_pages import StatusPages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -116,6 +117,9 @@ READ_RETRY_S = 0.5
 """A read-index round without an answer is asked again after this (etcd's interval)."""
 
 
+HTTP_DEFAULT = HttpOptions()
+
+
 class Engine(Protocol):
     """Accepts connections and carries calls; lives on this actor's loop."""
 
@@ -167,6 +171,7 @@ class ServeActor(NodeActor[ServeMessage]):
         tokens: TokenScheme,
         client_cert_auth: bool,
         logger: structlog.stdlib.BoundLogger,
+        http: HttpOptions = HTTP_DEFAULT,
     ) -> None:
         super().__init__(home)
         self.headers = headers
@@ -200,6 +205,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._hashers = hashers
         self._hashes_waiting = 0
         self._client_cert_auth = client_cert_auth
+        self._http = http
         self._tokens_waiting: list[tuple[float, Context, Callable[[Identity], None], Callable[[EtcdError], None]]] = []
         self._tokens_tick_s = 0.0
         self._make_export = make_export
@@ -231,7 +237,8 @@ class ServeActor(NodeActor[ServeMessage]):
     def setup(self) -> None:
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
-        self._engine = self._make_engine(client_routes(self), StatusPages(self).handle, self._end_batch)
+        routes = client_routes(self)
+        self._engine = self._make_engine(routes, ClientHttp(self, routes, self._http).handle, self._end_batch)
         self._apply.tell(ObserveOutcomes(self._ids.owner, self.actor_ref))
         self._apply.tell(Observe(self.actor_ref))
         self._apply.tell(ObserveAuth(self.actor_ref))
@@ -571,6 +578,11 @@ class ServeActor(NodeActor[ServeMessage]):
     def alarms(self, then: Callable[..., None]) -> None:
         """See Node."""
         self._inspect(then, lambda applier: applier.active_alarms())
+
+    def at_deadline(self, timeout_s: float, then: Callable[[], None]) -> tuple[float, Callable[[], None]]:
+        """See Node."""
+        timer = self._loop.call_later(timeout_s, then)
+        return timer.when(), timer.cancel
 
     def gather(self, then: Callable[..., None]) -> None:
         """See Node."""

@@ -65,7 +65,7 @@ class Http1Connection(ReadingProtocol):
 
     def eof_received(self) -> bool:
         """Answer what was asked completely, then close; asyncio's call."""
-        if self._closing or self._response is None:
+        if self._closing or self._response is None or self._response.followed:
             return False
         self._draining = True
         return True
@@ -78,6 +78,8 @@ class Http1Connection(ReadingProtocol):
     def resume_writing(self) -> None:
         """Go on; asyncio's call."""
         self._paused = False
+        if self._response is not None:
+            self._response.drained()
         self._advance()
         self._update_reading()
 
@@ -250,5 +252,5 @@ class Http1Connection(ReadingProtocol):
             self._bucket.pop(self, None)
             self._bucket = None
         if self._response is not None:
-            self._response.done = True
-            self._response = None
+            response, self._response = self._response, None
+            response.lost()

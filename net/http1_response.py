@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from net.http1 import Http1Connection
     from net.http1_parser import Head
@@ -24,6 +24,30 @@ class Http1Response:
         self._head = head
         self._started = False
         self._chunked = head.version != "1.0"
+        self._on_drained: Callable[[], None] | None = None
+        self._on_closed: Callable[[], None] | None = None
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody wants to know when the client goes."""
+        return self._on_closed is not None
+
+    def follow(self, on_drained: Callable[[], None], on_closed: Callable[[], None]) -> None:
+        """Hear of the client of an answer that has no end by itself."""
+        self._on_drained = on_drained
+        self._on_closed = on_closed
+
+    def drained(self) -> None:
+        """Take note that the socket takes bytes again."""
+        if not self.done and self._on_drained is not None:
+            self._on_drained()
+
+    def lost(self) -> None:
+        """Take note that the connection is gone, or closing."""
+        self.done = True
+        on_closed, self._on_drained, self._on_closed = self._on_closed, None, None
+        if on_closed is not None:
+            on_closed()
 
     @property
     def unsent_bytes(self) -> int:

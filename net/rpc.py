@@ -164,6 +164,13 @@ class HttpResponder(Protocol):
     def unsent_bytes(self) -> int:
         """Bytes that wait because the client does not read.  Whoever writes without end must stop when this grows."""
 
+    def follow(self, on_drained: Callable[[], None], on_closed: Callable[[], None]) -> None:
+        """Hear of the client of an answer that has no end by itself.
+
+        *on_drained* is called when much was unsent and no longer is, *on_closed* once if the client goes before the end
+        of the answer; one that ends its own half has gone.
+        """
+
     def reply(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Answer at once; content-length is added."""
 

@@ -227,6 +227,9 @@ class Node(Protocol):
     def close_export(self, export: Export, error: str) -> None:
         """Let go of *export* once its job has ended; *error* is empty if all of it was sent."""
 
+    def at_deadline(self, timeout_s: float, then: Callable[[], None]) -> tuple[float, Callable[[], None]]:
+        """Call *then* in *timeout_s* seconds; return when that is, on the loop's clock, and what calls it off."""
+
     def gather(self, then: Callable[[Sequence[Sample]], None]) -> None:
         """Look up the numbers that the actors keep of their work, as they are now."""
 

@@ -62,6 +62,7 @@ class FakeNode:
         self.reads: list[tuple[Asker, Callable[[View], None]]] = []
         self.jobs: list[tuple[Any, Callable[[], bytes]]] = []
         self.asked: list[tuple[Any, ...]] = []
+        self.deadlines: list[tuple[float, Callable[[], None]]] = []
         self.watched: list[tuple[Any, ...]] = []
         self.export: Export | EtcdError | None = None
         self.auth = NO_RULES
@@ -206,6 +207,12 @@ class FakeNode:
     def move_leader(self, to: MemberId, then: Callable[[EtcdError | None], None]) -> None:
         """See Node."""
         self.asked.append(("move", to, then))
+
+    def at_deadline(self, timeout_s: float, then: Callable[[], None]) -> tuple[float, Callable[[], None]]:
+        """See Node."""
+        deadline = (timeout_s, then)
+        self.deadlines.append(deadline)
+        return timeout_s, lambda: self.deadlines.remove(deadline)
 
     def gather(self, then: Callable[[Any], None]) -> None:
         """See Node."""

@@ -14,7 +14,7 @@ from net.http2.stream import Http2Stream
 from net.rpc import HttpRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from net.http2.dispatch import Dispatch
     from net.http2.request import Request
@@ -30,6 +30,8 @@ class HttpExchange(Http2Stream):
         self._handler = handler
         self._body = bytearray()
         self._started = False
+        self._on_drained: Callable[[], None] | None = None
+        self._on_closed: Callable[[], None] | None = None
 
     def receive(self, payload: bytes, ended: bool) -> None:
         """Collect the body; hand the request over when it is complete."""
@@ -43,6 +45,11 @@ class HttpExchange(Http2Stream):
             self._deliver()
         else:
             self.grant()
+
+    def follow(self, on_drained: Callable[[], None], on_closed: Callable[[], None]) -> None:
+        """Hear of the client of an answer that has no end by itself."""
+        self._on_drained = on_drained
+        self._on_closed = on_closed
 
     def reply(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Answer at once; content-length is added."""
@@ -73,8 +80,17 @@ class HttpExchange(Http2Stream):
     def lost(self, status: Status) -> None:
         """Take note that the client has gone."""
         del status
+        answering = not self.done
         self.done = True
         self._release()
+        if answering and self._on_closed is not None:
+            self._on_closed()
+
+    def drained(self) -> None:
+        """Take note that the queue is empty."""
+        super().drained()
+        if not self.done and self._on_drained is not None:
+            self._on_drained()
 
     def _deliver(self) -> None:
         path, _, query = self._request.path.partition("?")

@@ -1,0 +1,59 @@
+"""What a client listener answers over HTTP: the access rules first, then the gateway or a page.
+
+Order and texts are those of etcd's client listener.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.access import PLAIN, HttpOptions, Responder, cors_headers, host_in, unknown_host
+from services.gateway import OLD_PREFIXES, PREFIX, Gateway
+from services.status_pages import StatusPages
+
+if TYPE_CHECKING:
+    from net.rpc import HttpRequest, HttpResponder, Routes
+    from services.node import Node
+
+NAMES_NOBODY = b"CommonName of client sending a request against gateway will be ignored and not used as expected\n"
+
+
+class ClientHttp:
+    """Answers HTTP requests on one client listener."""
+
+    def __init__(self, node: Node, routes: Routes, options: HttpOptions) -> None:
+        self._node = node
+        self._options = options
+        self._gateway = Gateway(node, routes) if options.gateway else None
+        self._pages = StatusPages(node)
+
+    def handle(self, request: HttpRequest, responder: HttpResponder) -> None:
+        """Answer one request (an HttpHandler)."""
+        path = request.path
+        for prefix in OLD_PREFIXES:
+            if path.startswith(prefix):
+                path = PREFIX + path.removeprefix(prefix)
+        options = self._options
+        if not request.secure:
+            host = host_in(request)
+            if options.hosts and "*" not in options.hosts and host not in options.hosts:
+                responder.reply(421, PLAIN, unknown_host(host))
+                return
+        elif self._gateway is not None and path.startswith(PREFIX) and self._is_misled(request):
+            responder.reply(400, PLAIN, NAMES_NOBODY)
+            return
+        added = cors_headers(options, request.headers.get("origin", ""))
+        if added:
+            responder = Responder(responder, added)
+        if request.method == "OPTIONS":
+            responder.reply(200, (), b"")
+        elif self._gateway is not None and path.startswith(PREFIX):
+            self._gateway.handle(path, request, responder)
+        elif self._gateway is not None and path + "/" == PREFIX:
+            responder.reply(301, (("location", PREFIX),), b"")
+        else:
+            self._pages.handle(request, responder)
+
+    def _is_misled(self, request: HttpRequest) -> bool:
+        """Whether the client may think that its certificate says who it is."""
+        return self._options.client_cert_auth and self._node.auth.enabled and bool(request.common_name)

@@ -1,0 +1,240 @@
+"""The JSON gateway: every RPC of etcd that has a route below /v3/, as an HTTP POST of a JSON object.
+
+A request becomes a call of the very services that gRPC reaches, without a second connection.  Spec: the JSON gateway
+in etcd's documentation; routes are those of rpc.proto's HTTP options.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf import descriptor_pool
+from google.protobuf.message_factory import GetMessageClass
+
+import proto.election_pb2
+import proto.lock_pb2
+import proto.rpc_pb2  # noqa: F401 - these register the descriptors that are looked up here
+from net.rpc import Code, Status
+from services.gateway_calls import GatewayCall, GatewayStream, refuse
+from services.gateway_json import JsonFault, fill, values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from google.protobuf.message import Message
+
+    from net.rpc import HttpRequest, HttpResponder, Routes
+    from services.node import Node
+
+PREFIX: Final = "/v3/"
+OLD_PREFIXES: Final = ("/v3beta/", "/v3alpha/")
+"""Of clients older than etcd 3.4; what they ask for is the same."""
+
+PATHS: Final[Mapping[str, Mapping[str, str]]] = {
+    "etcdserverpb.KV": {
+        "kv/range": "Range",
+        "kv/put": "Put",
+        "kv/deleterange": "DeleteRange",
+        "kv/txn": "Txn",
+        "kv/compaction": "Compact",
+    },
+    "etcdserverpb.Watch": {"watch": "Watch"},
+    "etcdserverpb.Lease": {
+        "lease/grant": "LeaseGrant",
+        "lease/keepalive": "LeaseKeepAlive",
+        "lease/revoke": "LeaseRevoke",
+        "kv/lease/revoke": "LeaseRevoke",
+        "lease/timetolive": "LeaseTimeToLive",
+        "kv/lease/timetolive": "LeaseTimeToLive",
+        "lease/leases": "LeaseLeases",
+        "kv/lease/leases": "LeaseLeases",
+    },
+    "etcdserverpb.Cluster": {
+        "cluster/member/add": "MemberAdd",
+        "cluster/member/remove": "MemberRemove",
+        "cluster/member/update": "MemberUpdate",
+        "cluster/member/list": "MemberList",
+        "cluster/member/promote": "MemberPromote",
+    },
+    "etcdserverpb.Maintenance": {
+        "maintenance/alarm": "Alarm",
+        "maintenance/status": "Status",
+        "maintenance/defragment": "Defragment",
+        "maintenance/hash": "Hash",
+        "maintenance/hashkv": "HashKV",
+        "maintenance/snapshot": "Snapshot",
+        "maintenance/transfer-leadership": "MoveLeader",
+        "maintenance/downgrade": "Downgrade",
+    },
+    "etcdserverpb.Auth": {
+        "auth/enable": "AuthEnable",
+        "auth/disable": "AuthDisable",
+        "auth/status": "AuthStatus",
+        "auth/authenticate": "Authenticate",
+        "auth/user/add": "UserAdd",
+        "auth/user/get": "UserGet",
+        "auth/user/list": "UserList",
+        "auth/user/delete": "UserDelete",
+        "auth/user/changepw": "UserChangePassword",
+        "auth/user/grant": "UserGrantRole",
+        "auth/user/revoke": "UserRevokeRole",
+        "auth/role/add": "RoleAdd",
+        "auth/role/get": "RoleGet",
+        "auth/role/list": "RoleList",
+        "auth/role/delete": "RoleDelete",
+        "auth/role/grant": "RoleGrantPermission",
+        "auth/role/revoke": "RoleRevokePermission",
+    },
+    "v3electionpb.Election": {
+        "election/campaign": "Campaign",
+        "election/proclaim": "Proclaim",
+        "election/leader": "Leader",
+        "election/observe": "Observe",
+        "election/resign": "Resign",
+    },
+    "v3lockpb.Lock": {"lock/lock": "Lock", "lock/unlock": "Unlock"},
+}
+
+PERMANENT_HEADERS: Final = frozenset(
+    (
+        "accept",
+        "accept-charset",
+        "accept-language",
+        "accept-ranges",
+        "authorization",
+        "cache-control",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "from",
+        "host",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-schedule-tag-match",
+        "if-unmodified-since",
+        "max-forwards",
+        "origin",
+        "pragma",
+        "referer",
+        "user-agent",
+        "via",
+        "warning",
+    )
+)
+"""Headers that services see under ``grpcgateway-`` and their name."""
+
+TIMEOUT_UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+TIMEOUT_MIN_S: Final = 1e-9
+
+
+class _Route:
+    """Where a path leads."""
+
+    __slots__ = ("answer", "method", "request", "streaming")
+
+    def __init__(self, service: str, name: str) -> None:
+        method = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+        self.method = f"/{service}/{name}"
+        self.request: type[Message] = GetMessageClass(method.input_type)
+        self.answer: type[Message] = GetMessageClass(method.output_type)
+        self.streaming: bool = method.client_streaming
+        """Whether the client sends a stream of messages."""
+
+
+class Gateway:
+    """Answers the requests below /v3/ on one client listener."""
+
+    def __init__(self, node: Node, routes: Routes) -> None:
+        self._node = node
+        self._unary = routes.unary
+        self._streams = routes.streams
+        self._routes = {
+            PREFIX + path: _Route(service, name)
+            for service, paths in PATHS.items()
+            for path, name in paths.items()
+            if f"/{service}/{name}" in routes.unary or f"/{service}/{name}" in routes.streams
+        }
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths that lead somewhere."""
+        return tuple(self._routes)
+
+    def handle(self, path: str, request: HttpRequest, responder: HttpResponder) -> None:
+        """Answer one request for *path*, which begins with PREFIX."""
+        route = self._routes.get(path)
+        if route is None:
+            responder.reply(404, PLAIN_HEADERS, b"Not Found\n")
+        elif request.method != "POST":
+            refuse(responder, Status(Code.UNIMPLEMENTED, "Method Not Allowed"))
+        else:
+            self._call(route, request, responder)
+
+    def _call(self, route: _Route, request: HttpRequest, responder: HttpResponder) -> None:
+        timeout_s = timeout_in(request.headers)
+        if timeout_s is None:
+            text = f"invalid grpc-timeout: {request.headers['grpc-timeout']}"
+            refuse(responder, Status(Code.INVALID_ARGUMENT, text))
+            return
+        try:
+            messages = decoded(route.request, request.body, many=route.streaming)
+        except JsonFault as fault:
+            # A stream's first message is read where no code says whose fault it is.
+            code = Code.UNKNOWN if route.streaming else Code.INVALID_ARGUMENT
+            refuse(responder, Status(code, str(fault)))
+            return
+        metadata = metadata_in(request.headers)
+        unary = self._unary.get(route.method)
+        if unary is not None:
+            call = GatewayCall(self._node, route.method, metadata, request, timeout_s, responder, route.answer)
+            unary(call, messages[0])
+        else:
+            stream = GatewayStream(self._node, route.method, metadata, request, timeout_s, responder, route.answer)
+            stream.open(self._streams[route.method](stream), messages)
+
+
+PLAIN_HEADERS: Final = (("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff"))
+
+
+def decoded(kind: type[Message], body: bytes, *, many: bool) -> list[bytes]:
+    """Return the messages of *body*, encoded: all its values, or its first, where none is an empty message.
+
+    Raises JsonFault.  Of several values, a broken one after the first ends the client's half of the stream, no more.
+    """
+    messages: list[bytes] = []
+    try:
+        for value in values(body):
+            message = kind()
+            fill(message, value)
+            messages.append(message.SerializeToString())
+            if not many:
+                break
+    except JsonFault:
+        if not messages:
+            raise
+    return messages if messages or many else [b""]
+
+
+def metadata_in(headers: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+    """Return what services see of *headers*."""
+    metadata: dict[str, Sequence[str]] = {"grpcgateway-accept": ("",)}
+    for name, value in headers.items():
+        if name in PERMANENT_HEADERS:
+            metadata[f"grpcgateway-{name}"] = (value,)
+        bare = "authorization" if name == "authorization" else name.removeprefix("grpc-metadata-")
+        if bare != name or name == "authorization":
+            metadata[bare] = (value,)
+    return metadata
+
+
+def timeout_in(headers: Mapping[str, str]) -> float | None:
+    """Return how long the client waits, in seconds: 0 for ever, None if what it says is no time."""
+    text = headers.get("grpc-timeout", "")
+    if not text:
+        return 0.0
+    digits, unit = text[:-1], text[-1]
+    if unit not in TIMEOUT_UNITS_S or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+        return None
+    return max(int(digits) * TIMEOUT_UNITS_S[unit], TIMEOUT_MIN_S)
