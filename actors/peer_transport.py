@@ -372,7 +372,7 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         peer = self._links.peer(asked.member)
         answer: MemberAnswer | None = None
         if peer is not None:
-            headers = [("X-Etcd-Cluster-ID", f"{self._identity.cluster_id:x}")]
+            headers = self._identity.request_headers()
             if asked.body:
                 headers.append(("Content-Type", "application/protobuf"))
             try:

@@ -56,8 +56,8 @@ from core.request_id import OWNERS_MAX
 from core.types import Index, LeaseId, MemberId, RequestId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest
 from proto.rpc_pb2 import AlarmRequest, AlarmType
-from services.auth import AUTH_STATUS_TAG
 from services.access import HttpOptions
+from services.auth import AUTH_STATUS_TAG
 from services.client_http import ClientHttp
 from services.errors import status_of
 from services.identity import certified_name, refuse, token_in
@@ -380,7 +380,7 @@ class ServeActor(NodeActor[ServeMessage]):
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        if self._proposals:
+        if self._proposals and self.leader:
             proposals, self._proposals = self._proposals, []
             self._raft.tell(Propose(proposals, self.actor_ref))
         if self._reads_next and not self._round:
@@ -699,6 +699,18 @@ class ServeActor(NodeActor[ServeMessage]):
         self._leadership.notice(message.leader, self._loop.time())
         if lost_leader and self._round:
             self._end_round(ReadIndexed(self._round_number, Index(0), LeaderChanged()))
+        if self.leader and self._proposals and not self._flush_scheduled:
+            self._forget_abandoned()
+            self._schedule_flush()
+
+    def _forget_abandoned(self) -> None:
+        """Drop proposals that waited for a leader until their clients gave up, and were told that they failed."""
+        waiting = self._waiting
+        self._proposals = [
+            (request_id, data)
+            for request_id, data in self._proposals
+            if not request_id or (request_id in waiting and not waiting[request_id][0].done)
+        ]
 
     def _follow_cluster(self, message: ClusterIs) -> None:
         self.cluster_version = message.version

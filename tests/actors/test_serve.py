@@ -303,8 +303,30 @@ def test_a_call_without_an_outcome_times_out(listener: Listener, leader: int, ex
     listener.pass_time(0.1)
     assert failure(call) == expected
     assert not later.done
+
+
+def test_an_outcome_that_comes_too_late_changes_nothing(listener: Listener) -> None:
+    """The client was told that the outcome is unknown; it gets one answer."""
+    call = FakeCall()
+    listener.propose(call)
+    listener.pass_time(TIMEOUT_S + 0.1)
     listener.tell(Completed([(listener.ids()[0], b"too late")]))
     assert call.ends == 1
+
+
+def test_a_later_leader_gets_only_what_somebody_still_waits_for(listener: Listener) -> None:
+    """A write whose client was told that it failed must not appear minutes later, when the cluster has healed."""
+    listener.tell(role(leader=0))
+    abandoned, patient = FakeCall(), FakeCall()
+    listener.propose(abandoned)
+    listener.pass_time(TIMEOUT_S - 1.0)
+    listener.propose(patient)
+    listener.pass_time(1.1)
+    assert listener.ids() == []
+    listener.tell(role(leader=MEMBER, term=3))
+    [request_id] = listener.ids()
+    listener.tell(Completed([(request_id, b"done")]))
+    assert patient.done
 
 
 def test_slow_calls_are_told_once(listener: Listener) -> None:
