@@ -1,0 +1,318 @@
+"""Clusters as processes: several servers that know each other, and proxies between them that can be cut.
+
+Each member's peer URL leads through a proxy, which knows by the first header of a connection who has dialled it: so a
+member is cut off in both directions without the others noticing anything but silence.
+"""
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from proto import rpc_pb2
+from tests.e2e.client import CALL_TIMEOUT_S, connect
+from tests.e2e.harness import Program, Server, actcd, reserve_port, wait_for
+
+HEARTBEAT_MS: Final = 50
+ELECTION_MS: Final = 500
+TIMING: Final[Mapping[str, object]] = {"heartbeat-interval": HEARTBEAT_MS, "election-timeout": ELECTION_MS}
+"""Half of the default: elections are quick, and a busy machine does not cause any."""
+
+_SENDER: Final = re.compile(rb"x-server-from: ([0-9a-f]+)\r\n", re.IGNORECASE)
+
+
+class Proxy:
+    """Forwards connections to one member's peer port, except those of members that are cut off."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, target_port: int) -> None:
+        self.reservation = reserve_port()
+        self.port = int(self.reservation.getsockname()[1])
+        self._loop = loop
+        self._target_port = target_port
+        self._blocked: frozenset[str] = frozenset()
+        self._all_blocked = False
+        self._open: dict[asyncio.StreamWriter, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        asyncio.run_coroutine_threadsafe(self._start(), loop).result(10.0)
+
+    def block(self, senders: Sequence[str], *, everybody: bool = False) -> None:
+        """Cut and keep out the connections of these members (hexadecimal ids), or everybody's; none heals all."""
+        asyncio.run_coroutine_threadsafe(self._block(frozenset(senders), everybody=everybody), self._loop).result(10.0)
+
+    def close(self) -> None:
+        """Cut all connections and accept no more."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10.0)
+
+    async def _start(self) -> None:
+        self.reservation.listen()
+        self.reservation.setblocking(False)
+        self._server = await asyncio.start_server(self._serve, sock=self.reservation)
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._block(frozenset(), everybody=True)
+        while self._open:  # noqa: ASYNC110 - a few turns of the loop
+            await asyncio.sleep(0.01)  # until their pumps have noticed
+
+    async def _block(self, senders: frozenset[str], *, everybody: bool) -> None:
+        self._blocked, self._all_blocked = senders, everybody
+        for writer, sender in list(self._open.items()):
+            if everybody or sender in senders:
+                writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            found = _SENDER.search(head)
+            sender = found[1].decode() if found else ""
+            if self._all_blocked or sender in self._blocked:
+                return writer.transport.abort()
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            self._open[writer] = self._open[there_writer] = sender
+            there_writer.write(head)
+            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+        return writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(OSError):
+                while data := await reader.read(1 << 16):
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            self._open.pop(writer, None)
+            writer.transport.abort()
+
+
+@dataclass
+class Member(Server):
+    """One member: a server whose peer URL others reach through a proxy."""
+
+    proxy: Proxy | None = None
+
+    @property
+    def peer_url(self) -> str:
+        """Where the other members reach it."""
+        port = self.proxy.port if self.proxy is not None else self.peer_reservation.getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+
+@dataclass
+class Cluster:
+    """Members with one configuration; those added later join by etcdctl's rules."""
+
+    directory: Path
+    programs: Sequence[Program] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    members: list[Member] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def found(self, count: int) -> None:
+        """Start a new cluster of *count* members, all at once, and wait until each serves."""
+        for number in range(count):
+            self._make(self.programs[number] if self.programs else actcd())
+        self._configure("new", self.members)
+        for member in self.members:
+            member.launch()
+        for member in self.members:
+            self.wait_until_serving(member)
+
+    def join(self, *, learner: bool = False) -> Member:
+        """Add a member through the first one, and launch it."""
+        member = self._make(actcd())
+        request = rpc_pb2.MemberAddRequest(peerURLs=[member.peer_url], isLearner=learner)
+
+        def added() -> bool:
+            # A change is refused until every connection has lasted five seconds.
+            try:
+                with connect(self.members[0].endpoint) as client:
+                    client.cluster.MemberAdd(request, timeout=CALL_TIMEOUT_S)
+            except grpc.RpcError:
+                return False
+            return True
+
+        wait_for(added, 30.0, "the member is added")
+        self._configure("existing", [member])
+        member.launch()
+        return member
+
+    def _make(self, program: Program) -> Member:
+        number = len(self.members)
+        member = Member(program, self.directory / f"member{number}", name=f"member{number}")
+        member.proxy = Proxy(self._loop, int(member.peer_reservation.getsockname()[1]))
+        self.members.append(member)
+        return member
+
+    def _configure(self, state: str, members: Sequence[Member]) -> None:
+        initial = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
+        for member in members:
+            member.settings = {
+                **TIMING,
+                **self.settings,
+                "initial-cluster": initial,
+                "initial-cluster-state": state,
+                "initial-advertise-peer-urls": member.peer_url,
+                "log-level": "info",
+            }
+
+    def wait_until_serving(self, member: Member, timeout_s: float = 30.0) -> None:
+        """Wait until *member* answers a linearizable read."""
+
+        def serves() -> bool:
+            assert member.process is not None, "not started"
+            assert member.process.poll() is None, f"{member.name} has left:\n{member.log_tail()}"
+            return member._healthy()
+
+        wait_for(serves, timeout_s, f"{member.name} serves")
+
+    def restart(self, member: Member) -> None:
+        """Start *member* again, and wait until it serves."""
+        member.launch()
+        self.wait_until_serving(member)
+
+    def leader(self) -> Member:
+        """Return the member that leads, as soon as there is one that the running members agree on."""
+        found: list[Member] = []
+
+        def agreed() -> bool:
+            leaders = {self._leader_id(member) for member in self.running}
+            ids = {self.member_id(member): member for member in self.running}
+            found[:] = [ids[leader] for leader in leaders if leader in ids]
+            return len(leaders) == 1 and len(found) == 1
+
+        wait_for(agreed, 20.0, "one leader")
+        return found[0]
+
+    def followers(self) -> list[Member]:
+        """Return the running members that do not lead."""
+        leader = self.leader()
+        return [member for member in self.running if member is not leader]
+
+    @property
+    def running(self) -> list[Member]:
+        """The members whose processes run."""
+        return [member for member in self.members if member.process is not None and member.process.poll() is None]
+
+    def member_id(self, member: Member) -> int:
+        """Return the id of *member*; 0 while it does not answer."""
+        return self._status(member).header.member_id
+
+    def isolate(self, member: Member) -> None:
+        """Cut *member* off from the others, in both directions."""
+        own = f"{self.member_id(member):x}"
+        for other in self.members:
+            assert other.proxy is not None
+            other.proxy.block([own], everybody=other is member)
+
+    def heal(self) -> None:
+        """Connect everybody with everybody."""
+        for member in self.members:
+            assert member.proxy is not None
+            member.proxy.block([])
+
+    def wait_until_equal(self, timeout_s: float = 20.0) -> None:
+        """Wait until all running members hold the same keys at the same revision."""
+        wait_for(lambda: len({self._hash(member) for member in self.running}) == 1, timeout_s, "all hashes are equal")
+
+    def close(self) -> None:
+        """Kill all members."""
+        for member in self.members:
+            member.close()
+        for member in self.members:
+            if member.proxy is not None:
+                member.proxy.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _leader_id(self, member: Member) -> int:
+        return int(self._status(member).leader)
+
+    def _status(self, member: Member) -> rpc_pb2.StatusResponse:
+        with suppress(grpc.RpcError), connect(member.endpoint) as client:
+            answer: rpc_pb2.StatusResponse = client.maintenance.Status(rpc_pb2.StatusRequest(), timeout=2.0)
+            return answer
+        return rpc_pb2.StatusResponse()
+
+    def _hash(self, member: Member) -> tuple[int, int, int]:
+        with suppress(grpc.RpcError), connect(member.endpoint) as client:
+            answer = client.maintenance.HashKV(rpc_pb2.HashKVRequest(), timeout=5.0)
+            return answer.hash, answer.compact_revision, answer.header.revision
+        return (0, 0, id(member))
+
+
+@contextmanager
+def cluster_of(count: int, directory: Path, settings: Mapping[str, object] | None = None) -> Iterator[Cluster]:
+    """A new cluster that serves, killed at the end."""
+    cluster = Cluster(directory, settings=settings or {})
+    try:
+        cluster.found(count)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+class Writer:
+    """Puts numbered keys one after the other, at whichever member answers, until it is stopped."""
+
+    def __init__(self, endpoints: Sequence[str], prefix: bytes = b"w", timeout_s: float = 1.0) -> None:
+        """An attempt without an answer for *timeout_s* is given up, and made at the next member."""
+        self.acknowledged: dict[bytes, int] = {}
+        """Revision by key."""
+        self.gap_s = 0.0
+        """The longest time between two acknowledgements."""
+        self.failures: list[str] = []
+        self._endpoints = endpoints
+        self._prefix = prefix
+        self._timeout_s = timeout_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and wait for the last answer."""
+        self._stop.set()
+        self._thread.join()
+
+    def wait_for_more(self, count: int, timeout_s: float = 20.0) -> None:
+        """Wait until *count* more keys are acknowledged."""
+        goal = len(self.acknowledged) + count
+        wait_for(lambda: len(self.acknowledged) >= goal, timeout_s, f"{count} more writes")
+
+    def _run(self) -> None:
+        last_s, number, at = time.monotonic(), 0, 0
+        with ExitStack() as stack:
+            clients = [stack.enter_context(connect(endpoint)) for endpoint in self._endpoints]
+            while not self._stop.is_set():
+                key = self._prefix + b"%08d" % number
+                try:
+                    # A key of its own: put twice it is the same, so it may be tried again.
+                    answer = clients[at].kv.Put(rpc_pb2.PutRequest(key=key, value=key), timeout=self._timeout_s)
+                except grpc.RpcError as error:
+                    self.failures.append(str(error.code()))
+                    at = (at + 1) % len(clients)
+                    self._stop.wait(0.01)
+                    continue
+                self.acknowledged[key] = answer.header.revision
+                self.gap_s, last_s = max(self.gap_s, time.monotonic() - last_s), time.monotonic()
+                number += 1
+
+
+def expect_all(member: Member, acknowledged: Mapping[bytes, int]) -> None:
+    """Assert that *member* holds every acknowledged key, not older than acknowledged."""
+    with connect(member.endpoint) as client:
+        answer = client.kv.Range(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"), timeout=CALL_TIMEOUT_S)
+    held = {kv.key: kv.mod_revision for kv in answer.kvs}
+    lost = [key for key, revision in acknowledged.items() if held.get(key, 0) < revision]
+    assert not lost, (member.name, len(lost), lost[:3])
