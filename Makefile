@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint types proto bench fuzz clean
+.PHONY: run cluster test check lint types proto bench fuzz clean
 
 $(VENV)/run.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,10 @@ $(VENV)/dev.stamp: pyproject.toml
 
 run: $(VENV)/run.stamp
 	$(BIN)/actcd --config-file config/single-node.yaml
+
+# Three members on 127.0.0.1:2379, :22379 and :32379; Ctrl-C stops them. Kill one (its process id is told) and watch.
+cluster: $(VENV)/run.stamp
+	$(BIN)/python -m tools.cluster config/three-node/node1.yaml config/three-node/node2.yaml config/three-node/node3.yaml
 
 test: check
 	$(BIN)/pytest -n 2 -m e2e
@@ -44,4 +48,4 @@ fuzz: $(VENV)/dev.stamp
 	ACTCD_FUZZ_ROUNDS=$(ROUNDS) ACTCD_FUZZ_BASE=$$(date +%s) $(BIN)/pytest -x -q -n 2 -m e2e tests/e2e/test_differential_kv.py tests/e2e/test_differential_watch.py
 
 clean:
-	rm -rf $(VENV) default.etcd
+	rm -rf $(VENV) default.etcd node1.etcd node2.etcd node3.etcd

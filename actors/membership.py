@@ -137,6 +137,8 @@ class MembershipActor(NodeActor[MembershipMessage]):
                 self._step_down(message)
             case ActivityIs():
                 self._activity = message
+                if self._leaving and not self._connected_voters():
+                    self._leave()
             case ClusterIs():
                 self._cluster = message
             case RoleIs():
@@ -269,7 +271,7 @@ class MembershipActor(NodeActor[MembershipMessage]):
         self._raft.tell(TransferLeader(asked.to))
 
     def _step_down(self, asked: StepDown) -> None:
-        connected = [member for member in self._voters() if member in self._activity.since_s]
+        connected = self._connected_voters()
         if not self._role.is_leader or not connected:
             asked.after.send()
             return
@@ -283,9 +285,15 @@ class MembershipActor(NodeActor[MembershipMessage]):
             asked.answer_to.tell(Answered(asked.token, None))
         self._moves = [move for move in self._moves if move[0].to != self._role.leader]
         if self._leaving and not self._role.is_leader and self._role.leader:
-            leaving, self._leaving = self._leaving, []
-            for after, _ in leaving:
-                after.send()
+            self._leave()
+
+    def _leave(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        for after, _ in leaving:
+            after.send()
+
+    def _connected_voters(self) -> list[MemberId]:
+        return [member for member in self._voters() if member in self._activity.since_s]
 
     def _voters(self) -> list[MemberId]:
         return [member.id for member in self._cluster.members if not member.is_learner and member.id != self._local]
