@@ -18,7 +18,7 @@ from actors.messages.lease import ListLeases, Renew, TimeToLive
 from actors.messages.membership import ChangeMembers, MoveLeader, PromoteMember
 from actors.messages.metrics import Gather
 from actors.messages.peer_transport import ObserveActivity
-from actors.messages.raft import ObserveRole, Propose, ReadIndex, RoleIs
+from actors.messages.raft import InspectRaft, ObserveRole, Propose, ReadIndex, RoleIs
 from actors.messages.serve import (
     Answered,
     AuthIs,
@@ -52,11 +52,13 @@ from core.errors import (
 )
 from core.mvcc.varint import varint
 from core.mvcc.watch_streams import StreamId
+from core.raft.status import status
 from core.request_id import OWNERS_MAX
 from core.types import Index, LeaseId, MemberId, RequestId, Term
+from net.rpc import Routes
 from proto.raft_internal_pb2 import InternalRaftRequest
 from proto.rpc_pb2 import AlarmRequest, AlarmType
-from services.access import HttpOptions
+from services.access import HttpOptions, Serves
 from services.auth import AUTH_STATUS_TAG
 from services.client_http import ClientHttp
 from services.errors import status_of
@@ -81,7 +83,7 @@ if TYPE_CHECKING:
     from core.mvcc.view import View
     from core.raft.messages import ConfChange
     from core.request_id import RequestIds
-    from net.rpc import Call, Context, HttpHandler, Routes, Stream
+    from net.rpc import Call, Context, HttpHandler, Stream
     from services.node import Answerable, ApiLimits, Asker, Count, Export
     from services.passwords import Passwords
     from services.timeouts import Leadership
@@ -172,6 +174,7 @@ class ServeActor(NodeActor[ServeMessage]):
         client_cert_auth: bool,
         logger: structlog.stdlib.BoundLogger,
         http: HttpOptions = HTTP_DEFAULT,
+        profiler: Address[Work] | None = None,
     ) -> None:
         super().__init__(home)
         self.headers = headers
@@ -206,6 +209,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._hashes_waiting = 0
         self._client_cert_auth = client_cert_auth
         self._http = http
+        self._profiler = profiler
         self._tokens_waiting: list[tuple[float, Context, Callable[[Identity], None], Callable[[EtcdError], None]]] = []
         self._tokens_tick_s = 0.0
         self._make_export = make_export
@@ -238,7 +242,9 @@ class ServeActor(NodeActor[ServeMessage]):
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
         routes = client_routes(self)
-        self._engine = self._make_engine(routes, ClientHttp(self, routes, self._http).handle, self._end_batch)
+        self._pages = ClientHttp(self, routes, self._http)
+        grpc = routes if self._http.serves in {Serves.ALL, Serves.GRPC} else Routes({}, {})
+        self._engine = self._make_engine(grpc, self._pages.handle, self._end_batch)
         self._apply.tell(ObserveOutcomes(self._ids.owner, self.actor_ref))
         self._apply.tell(Observe(self.actor_ref))
         self._apply.tell(ObserveAuth(self.actor_ref))
@@ -578,6 +584,17 @@ class ServeActor(NodeActor[ServeMessage]):
     def alarms(self, then: Callable[..., None]) -> None:
         """See Node."""
         self._inspect(then, lambda applier: applier.active_alarms())
+
+    def raft_status(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        token, answer_to = self._token(then), self.actor_ref
+        self._raft.tell(InspectRaft(lambda node: answer_to.tell(Answered(token, status(node)))))
+
+    def profile(self, answer: Answerable, job: Callable[[], bytes]) -> None:
+        """See Node."""
+        profiler = self._profiler
+        assert profiler is not None, "pages of profiles without a thread for them"
+        profiler.tell(Work(self._token(answer.reply), job, self.actor_ref))
 
     def at_deadline(self, timeout_s: float, then: Callable[[], None]) -> tuple[float, Callable[[], None]]:
         """See Node."""

@@ -102,7 +102,6 @@ class Member:
         OPTIONAL_URLS,
         (),
         "URLs for the clients' HTTP requests alone; listen-client-urls then serve only gRPC.",
-        supported=False,
         check=checks.bindable,
     )
     max_snapshots: int = setting("max-snapshots", UNSIGNED, 5, "Snapshot files to keep (0 keeps all).")
@@ -185,7 +184,7 @@ class Member:
         "enable-grpc-gateway",
         SWITCH,
         True,
-        "Whether to offer the JSON gateway below /v3/ (there is none yet, so this changes nothing).",
+        "Whether to offer the JSON gateway below /v3/.",
     )
     raft_read_timeout_s: float = setting(
         "raft-read-timeout", DURATION_S, 5.0, "Longest read from a peer, at least 5s.", file=None, supported=False
@@ -624,15 +623,12 @@ class Security:
         supported=False,
         check=checks.known_tls_version,
     )
-    cors: tuple[str, ...] = setting(
-        "cors", ALLOWED, ("*",), "Origins from which browsers may call (* means all).", supported=False
-    )
+    cors: tuple[str, ...] = setting("cors", ALLOWED, ("*",), "Origins from which browsers may call (* means all).")
     host_whitelist: tuple[str, ...] = setting(
         "host-whitelist",
         ALLOWED,
         ("*",),
         "Host names that HTTP requests without TLS may name (* means all).",
-        supported=False,
     )
 
 
@@ -655,9 +651,7 @@ class Auth:
 class Metrics:
     """Profiling and Monitoring."""
 
-    enable_pprof: bool = setting(
-        "enable-pprof", SWITCH, False, "Whether to offer profiles below /debug/pprof/.", supported=False
-    )
+    enable_pprof: bool = setting("enable-pprof", SWITCH, False, "Whether to offer profiles below /debug/pprof/.")
     metrics: str = setting(
         "metrics", TEXT, "basic", "Detail of the metrics; extensive adds histograms of calls.", supported=False
     )
@@ -666,7 +660,6 @@ class Metrics:
         OPTIONAL_URLS,
         (),
         "Further URLs for metrics and health.",
-        supported=False,
         check=checks.bindable,
     )
 

@@ -34,7 +34,7 @@ from core.lease.lessor import Lessor
 from core.request_id import OWNERS_MAX, RequestIds
 from core.types import MemberId
 from core.version import MIN_CLUSTER_VERSION, SERVER_VERSION
-from daemon.engines import GRPC_OVERHEAD_BYTES, make_client_engine, make_peer_engine
+from daemon.engines import GRPC_OVERHEAD_BYTES, http_options, make_client_engine, make_peer_engine
 from daemon.tokens import make_token_scheme
 from net.rafthttp.client import PeerClient
 from net.rafthttp.headers import Identity
@@ -242,6 +242,7 @@ def assemble(
         logger=bind("membership"),
     )
     metrics = host.spawn(shared, MetricsActor, own=list, clock=clock)
+    profiler = host.spawn(own, WorkerActor)
     cost = config.auth.bcrypt_cost
     passwords = Passwords(
         cost if is_bcrypt_cost(cost) else BCRYPT_COST_DEFAULT, config.own.auth_password_characters_min, os.urandom
@@ -278,6 +279,8 @@ def assemble(
             tokens=make_token_scheme(config.auth, clock, bind("serve")),
             client_cert_auth=config.security.client_cert_auth,
             logger=bind("serve"),
+            http=http_options(config, listening.serves),
+            profiler=profiler,
         )
         for owner, listening in enumerate(client_listeners, 3)
     ]

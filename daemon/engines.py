@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from daemon.profiles import PROFILES
 from net.grpcio_engine import GrpcioListener
 from net.listener import NativeListener
 from net.rpc import Limits, Routes
+from services.access import HttpOptions, Serves
 
 if TYPE_CHECKING:
     import socket
@@ -35,6 +37,30 @@ class ClientListener(NamedTuple):
     url: Url
     socket: socket.socket | None
     """Bound and listening; None with the grpcio engine, which cannot take one over."""
+    serves: Serves = Serves.ALL
+
+
+def client_places(config: Config) -> list[tuple[Url, Serves]]:
+    """Return where to listen for clients, and for whom."""
+    member = config.member
+    main = Serves.GRPC if member.listen_client_http_urls else Serves.ALL
+    return [
+        *((url, main) for url in member.listen_client_urls),
+        *((url, Serves.HTTP) for url in member.listen_client_http_urls),
+        *((url, Serves.METRICS) for url in config.metrics.listen_metrics_urls),
+    ]
+
+
+def http_options(config: Config, serves: Serves) -> HttpOptions:
+    """Return what a client listener offers over HTTP."""
+    return HttpOptions(
+        serves=serves,
+        gateway=config.member.enable_grpc_gateway,
+        origins=frozenset(config.security.cors),
+        hosts=frozenset(config.security.host_whitelist),
+        profiles=PROFILES if config.metrics.enable_pprof or config.logging.log_level == "debug" else {},
+        client_cert_auth=config.security.client_cert_auth,
+    )
 
 
 def bind_host(url: Url) -> str:

@@ -28,13 +28,14 @@ from daemon.assemble import assemble
 from daemon.bootstrap import BootstrapRefused, Ground, boot
 from daemon.clock import SystemClock
 from daemon.data_directory import Content, DataDirectoryRefused, take
-from daemon.engines import ClientListener, bind_host
+from daemon.engines import ClientListener, bind_host, client_places
 from daemon.host import ThreadHost
 from daemon.joining import JoinRefused, find_cluster
 from daemon.logs import make_logger, route_standard_library, write_notes
 from daemon.machine import resolve
 from daemon.notify import notify_systemd
 from daemon.ticker import Ticker
+from services.access import Serves
 from services.jwt_tokens import JwtKeysRefused
 from storage.bbolt.export import Export
 from storage.leveldb import open_leveldb
@@ -142,7 +143,9 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
     peer_sockets = [listen(url) for url in config.member.listen_peer_urls]
     native = config.own.engine == "native"
     client_listeners = [
-        ClientListener(url, listen(url) if native else None) for url in config.member.listen_client_urls
+        # grpcio cannot take a socket over, and serves nothing but gRPC.
+        ClientListener(url, listen(url) if native or serves in {Serves.HTTP, Serves.METRICS} else None, serves)
+        for url, serves in client_places(config)
     ]
     booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random(), found=found), logger)
     tell_what_was_found(booted, logger)
@@ -205,6 +208,8 @@ def open_listeners(
     for url in config.member.listen_client_urls:
         logger.info("serving client traffic insecurely; this is strongly discouraged!", address=str(url))
         logger.info("listening for client requests on", address=str(url))
+    for metrics_url in config.metrics.listen_metrics_urls:
+        logger.info("serving metrics and health", address=str(metrics_url))
     notify_systemd(logger)
 
 

@@ -6,30 +6,45 @@ host-whitelist and cors; the Fetch standard for what the headers mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from net.rpc import HttpRequest, HttpResponder
 
+    Profile = Callable[[float], bytes]
+    """Makes a profile within so many seconds."""
+
 PLAIN: Final = (("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff"))
 ANY: Final = "*"
+
+
+class Serves(Enum):
+    """What a listener is for."""
+
+    ALL = "all"
+    GRPC = "gRPC"
+    HTTP = "HTTP"
+    METRICS = "metrics"
+    """And health."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
     """What one client listener offers over HTTP, from the configuration."""
 
+    serves: Serves = Serves.ALL
     gateway: bool = True
     """Whether there is a JSON gateway."""
     origins: frozenset[str] = frozenset((ANY,))
     """Origins from which browsers may call."""
     hosts: frozenset[str] = frozenset((ANY,))
     """Names that a request may give for this server; empty for any."""
-    profiles: bool = False
-    """Whether there are pages of profiles."""
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """Pages of profiles by their names; empty for none."""
     client_cert_auth: bool = False
     """Whether certificates name users elsewhere: here they do not, and who relies on it is told."""
 

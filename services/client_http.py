@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.access import PLAIN, HttpOptions, Responder, cors_headers, host_in, unknown_host
+from services.access import PLAIN, HttpOptions, Responder, Serves, cors_headers, host_in, unknown_host
 from services.gateway import OLD_PREFIXES, PREFIX, Gateway
 from services.status_pages import StatusPages
 
 if TYPE_CHECKING:
+    from core.metrics import Sample
     from net.rpc import HttpRequest, HttpResponder, Routes
     from services.node import Node
 
@@ -25,10 +26,21 @@ class ClientHttp:
         self._node = node
         self._options = options
         self._gateway = Gateway(node, routes) if options.gateway else None
-        self._pages = StatusPages(node)
+        self._pages = StatusPages(node, options.profiles, for_metrics=options.serves is Serves.METRICS)
+
+    def samples(self) -> list[Sample]:
+        """Return the numbers that are kept here."""
+        return self._pages.samples()
 
     def handle(self, request: HttpRequest, responder: HttpResponder) -> None:
         """Answer one request (an HttpHandler)."""
+        serves = self._options.serves
+        if serves is Serves.METRICS:
+            self._pages.handle(request, responder)
+            return
+        if serves is Serves.GRPC:
+            responder.reply(404, PLAIN, b"404 page not found\n")
+            return
         path = request.path
         for prefix in OLD_PREFIXES:
             if path.startswith(prefix):

@@ -15,7 +15,7 @@ import proto.election_pb2
 import proto.lock_pb2
 import proto.rpc_pb2  # noqa: F401 - these register the descriptors that are looked up here
 from net.rpc import Code, Status
-from services.gateway_calls import GatewayCall, GatewayStream, refuse
+from services.gateway_calls import DEADLINE, GatewayCall, GatewayStream, refuse
 from services.gateway_json import JsonFault, fill, values
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ PERMANENT_HEADERS: Final = frozenset(
 """Headers that services see under ``grpcgateway-`` and their name."""
 
 TIMEOUT_UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-TIMEOUT_MIN_S: Final = 1e-9
+TIMEOUT_MIN_S: Final = 1e-6
+"""Shorter ones are over before anything can be done."""
 
 
 class _Route:
@@ -177,6 +178,9 @@ class Gateway:
         if timeout_s is None:
             text = f"invalid grpc-timeout: {request.headers['grpc-timeout']}"
             refuse(responder, Status(Code.INVALID_ARGUMENT, text))
+            return
+        if 0 < timeout_s < TIMEOUT_MIN_S:
+            refuse(responder, DEADLINE)
             return
         try:
             messages = decoded(route.request, request.body, many=route.streaming)
@@ -237,4 +241,4 @@ def timeout_in(headers: Mapping[str, str]) -> float | None:
     digits, unit = text[:-1], text[-1]
     if unit not in TIMEOUT_UNITS_S or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
         return None
-    return max(int(digits) * TIMEOUT_UNITS_S[unit], TIMEOUT_MIN_S)
+    return max(int(digits) * TIMEOUT_UNITS_S[unit], TIMEOUT_MIN_S / 2)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from core.apply.header import ResponseHeaders
     from core.auth.rules import Identity, Rules
@@ -226,6 +226,12 @@ class Node(Protocol):
 
     def close_export(self, export: Export, error: str) -> None:
         """Let go of *export* once its job has ended; *error* is empty if all of it was sent."""
+
+    def raft_status(self, then: Callable[[Mapping[str, object]], None]) -> None:
+        """Look up how consensus stands, in the form in which it is shown."""
+
+    def profile(self, answer: Answerable, job: Callable[[], bytes]) -> None:
+        """Give *answer* what *job* returns, run on the thread for profiles: it may take minutes."""
 
     def at_deadline(self, timeout_s: float, then: Callable[[], None]) -> tuple[float, Callable[[], None]]:
         """Call *then* in *timeout_s* seconds; return when that is, on the loop's clock, and what calls it off."""

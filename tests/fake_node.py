@@ -19,12 +19,12 @@ from services.passwords import Passwords
 from services.tokens import SimpleScheme, TokenScheme
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from core.mvcc.view import View
     from core.raft.messages import ConfChange
     from net.rpc import Call, Context, Stream
-    from services.node import Asker, Count, Export
+    from services.node import Answerable, Asker, Count, Export
 
 MEMBER = MemberId(0xA1)
 CLUSTER = 0xC1
@@ -207,6 +207,14 @@ class FakeNode:
     def move_leader(self, to: MemberId, then: Callable[[EtcdError | None], None]) -> None:
         """See Node."""
         self.asked.append(("move", to, then))
+
+    def raft_status(self, then: Callable[[Mapping[str, object]], None]) -> None:
+        """See Node."""
+        self.asked.append(("raft", then))
+
+    def profile(self, answer: Answerable, job: Callable[[], bytes]) -> None:
+        """See Node."""
+        self.jobs.append((answer, job))
 
     def at_deadline(self, timeout_s: float, then: Callable[[], None]) -> tuple[float, Callable[[], None]]:
         """See Node."""

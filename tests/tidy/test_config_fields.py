@@ -12,7 +12,6 @@ READERS = ("config", "daemon")
 
 WITHOUT_A_READER = {
     "logger": "has a single value, which its check demands",
-    "enable-grpc-gateway": "switches off what there is none of, as its meaning says",
 }
 
 
