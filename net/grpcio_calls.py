@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from net.rpc import StreamMethod, UnaryMethod
+    from net.tally import Tallies
 
 P = ParamSpec("P")
 AioContext = grpc.aio.ServicerContext[bytes, bytes]
@@ -46,9 +47,13 @@ class Turns(Protocol):
 class AioContextView:
     """What both kinds of call can tell about who called."""
 
-    def __init__(self, method: str, context: AioContext, turns: Turns) -> None:
+    def __init__(self, method: str, context: AioContext, turns: Turns, tallies: Tallies) -> None:
         self.method: Final = method
         self.done = False
+        field = tallies.version_field.decode()
+        versions = [value for name, value in context.invocation_metadata() or () if name == field]
+        self.tally: Final = tallies.find(method, str(versions[0])) if versions else tallies.find(method)
+        self.tally.started += 1
         self._context: Final = context
         self._turns: Final = turns
         self._loop: Final = asyncio.get_running_loop()
@@ -84,6 +89,7 @@ class AioContextView:
         """End the call; only the first time counts."""
         if not self.done:
             self.done = True
+            self.tally.end(status.code)
             self._ended.set_result(status)
 
     def raised(self, error: Exception) -> None:
@@ -93,9 +99,12 @@ class AioContextView:
 
     def left(self) -> Status:
         """Take note that grpcio has given the call up; return why."""
-        self.done = True
         deadline_s = self.deadline_s
-        return DEADLINE if deadline_s is not None and self._loop.time() >= deadline_s else CANCELED
+        status = DEADLINE if deadline_s is not None and self._loop.time() >= deadline_s else CANCELED
+        if not self.done:
+            self.done = True
+            self.tally.end(status.code)
+        return status
 
     async def abort(self, status: Status) -> None:
         """End the call on the wire with *status*, which is not OK.  Raises grpcio's AbortError."""
@@ -111,6 +120,7 @@ class AioUnary(AioContextView):
         """Answer with OK and *message*."""
         if not self.done:
             self._message = message
+            self.tally.sent_bytes += len(message)
             self.end(OK)
 
     def fail(self, status: Status) -> None:
@@ -120,6 +130,7 @@ class AioUnary(AioContextView):
     async def serve(self, unary: UnaryMethod, request: bytes) -> bytes:
         """Hand the request over and wait for its end."""
         _ = self.deadline_s  # counts from the arrival of the call
+        self.tally.received_bytes += len(request)
         self._turns.delivered()
         try:
             unary(self, request)
@@ -140,8 +151,8 @@ class AioStream(AioContextView):
 
     _handler: StreamHandler
 
-    def __init__(self, method: str, context: AioContext, turns: Turns) -> None:
-        super().__init__(method, context, turns)
+    def __init__(self, method: str, context: AioContext, turns: Turns, tallies: Tallies) -> None:
+        super().__init__(method, context, turns, tallies)
         self.unsent_bytes = 0
         self._queue: deque[bytes] = deque()
         self._wake_writer = asyncio.Event()
@@ -152,6 +163,8 @@ class AioStream(AioContextView):
         """Queue *message*; never blocks."""
         if not self.done:
             self._queue.append(message)
+            self.tally.sent += 1
+            self.tally.sent_bytes += len(message)
             self.unsent_bytes += len(message)
             self._wake_writer.set()
 
@@ -220,6 +233,8 @@ class AioStream(AioContextView):
             if _is_end(message):
                 self._tell(self._handler.on_half_close)
                 return
+            self.tally.received += 1
+            self.tally.received_bytes += len(message)
             self._tell(self._handler.on_message, message)
 
     def _tell(self, notice: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:

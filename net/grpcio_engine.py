@@ -13,6 +13,7 @@ import grpc.aio
 
 from net.grpcio_calls import AioStream, AioUnary
 from net.http2.request import unknown_method
+from net.tally import Tallies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +120,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not subscri
         if unary is not None:
 
             async def serve_unary(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-                return await AioUnary(path, context, self._turns).serve(unary, request)
+                return await AioUnary(path, context, self._turns, self._routes.tallies).serve(unary, request)
 
             return grpc.unary_unary_rpc_method_handler(serve_unary)
         stream = self._routes.streams.get(path)
@@ -127,8 +128,8 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not subscri
         async def serve_stream(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
             if stream is None:
                 status = unknown_method(path, self._routes)
-                await AioUnary(path, context, self._turns).abort(status)
+                await AioUnary(path, context, self._turns, Tallies()).abort(status)
             else:
-                await AioStream(path, context, self._turns).serve(stream)
+                await AioStream(path, context, self._turns, self._routes.tallies).serve(stream)
 
         return grpc.stream_stream_rpc_method_handler(serve_stream)

@@ -9,9 +9,11 @@ Messages are the bytes of one protobuf message, without gRPC's five-byte prefix 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
+
+from net.tally import Tallies
 
 
 class Code(IntEnum):
@@ -135,6 +137,8 @@ class Routes:
 
     unary: Mapping[str, UnaryMethod]
     streams: Mapping[str, StreamMethod]
+    tallies: Tallies = field(default_factory=Tallies, compare=False)
+    """Where calls of these methods are counted."""
 
 
 @dataclass(frozen=True, slots=True)

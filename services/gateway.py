@@ -151,6 +151,7 @@ class Gateway:
         self._node = node
         self._unary = routes.unary
         self._streams = routes.streams
+        self._tallies = routes.tallies
         self._routes = {
             PREFIX + path: _Route(service, name)
             for service, paths in PATHS.items()
@@ -190,12 +191,16 @@ class Gateway:
             refuse(responder, Status(code, str(fault)))
             return
         metadata = metadata_in(request.headers)
+        tally = self._tallies.find(route.method)
         unary = self._unary.get(route.method)
         if unary is not None:
-            call = GatewayCall(self._node, route.method, metadata, request, timeout_s, responder, route.answer)
+            call = GatewayCall(self._node, route.method, metadata, request, timeout_s, tally, responder, route.answer)
+            tally.received_bytes += len(messages[0])
             unary(call, messages[0])
         else:
-            stream = GatewayStream(self._node, route.method, metadata, request, timeout_s, responder, route.answer)
+            stream = GatewayStream(
+                self._node, route.method, metadata, request, timeout_s, tally, responder, route.answer
+            )
             stream.open(self._streams[route.method](stream), messages)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from net.rpc import HttpRequest, HttpResponder, StreamHandler
+    from net.tally import Tally
     from services.node import Node
 
 LARGE_BYTES: Final = 64 * 1024
@@ -74,11 +75,19 @@ class GatewayContext:
     """The certificate is the client's, not the caller's: it names nobody here."""
 
     def __init__(
-        self, node: Node, method: str, metadata: Mapping[str, Sequence[str]], request: HttpRequest, timeout_s: float
+        self,
+        node: Node,
+        method: str,
+        metadata: Mapping[str, Sequence[str]],
+        request: HttpRequest,
+        timeout_s: float,
+        tally: Tally,
     ) -> None:
         """Wait for *timeout_s* seconds at most; 0 is for ever."""
         self.method = method
         self.metadata = metadata
+        self.tally = tally
+        tally.started += 1
         self.peer = request.peer
         self.deadline_s: float | None = None
         self._cancel_deadline: Callable[[], None] = _nothing
@@ -100,6 +109,7 @@ class GatewayCall(GatewayContext):
         metadata: Mapping[str, Sequence[str]],
         request: HttpRequest,
         timeout_s: float,
+        tally: Tally,
         responder: HttpResponder,
         answer: type[Message],
     ) -> None:
@@ -107,7 +117,7 @@ class GatewayCall(GatewayContext):
         self._node = node
         self._responder = responder
         self._answer = answer
-        super().__init__(node, method, metadata, request, timeout_s)
+        super().__init__(node, method, metadata, request, timeout_s, tally)
 
     @property
     def done(self) -> bool:
@@ -116,8 +126,9 @@ class GatewayCall(GatewayContext):
 
     def reply(self, message: bytes) -> None:
         """Answer with OK and *message*."""
-        if not self._end():
+        if not self._end(OK):
             return
+        self.tally.sent_bytes += len(message)
         if len(message) < LARGE_BYTES:
             self._responder.reply(200, FORWARDED, as_json(self._answer, message))
         else:
@@ -125,17 +136,18 @@ class GatewayCall(GatewayContext):
 
     def fail(self, status: Status) -> None:
         """Answer with *status*."""
-        if self._end():
+        if self._end(status):
             refuse(self._responder, status)
 
     def expired(self) -> None:
         """End at the deadline."""
         self.fail(DEADLINE)
 
-    def _end(self) -> bool:
+    def _end(self, status: Status) -> bool:
         if self._ended:
             return False
         self._ended = True
+        self.tally.end(status.code)
         self._cancel_deadline()
         return True
 
@@ -165,6 +177,7 @@ class GatewayStream(GatewayContext):
         metadata: Mapping[str, Sequence[str]],
         request: HttpRequest,
         timeout_s: float,
+        tally: Tally,
         responder: HttpResponder,
         answer: type[Message],
     ) -> None:
@@ -176,7 +189,7 @@ class GatewayStream(GatewayContext):
         self._half_closed = False
         self._started = False
         self._ended: Status | None = None
-        super().__init__(node, method, metadata, request, timeout_s)
+        super().__init__(node, method, metadata, request, timeout_s, tally)
 
     def open(self, handler: StreamHandler, messages: Sequence[bytes]) -> None:
         """Let *handler* serve it, beginning with *messages*, behind which the client has ended its half."""
@@ -192,6 +205,8 @@ class GatewayStream(GatewayContext):
         """Send one line."""
         if self._ended is None:
             self._start(200, FORWARDED)
+            self.tally.sent += 1
+            self.tally.sent_bytes += len(message)
             self._responder.write(b'{"result":' + as_json(self._answer, message) + b"}\n")
 
     def finish(self, status: Status = OK) -> None:
@@ -199,6 +214,7 @@ class GatewayStream(GatewayContext):
         if self._ended is not None:
             return
         self._ended = status
+        self.tally.end(status.code)
         self._cancel_deadline()
         if status.code is Code.OK:
             self._start(200, FORWARDED)
@@ -238,7 +254,10 @@ class GatewayStream(GatewayContext):
         handler = self._handler
         assert handler is not None, self.method
         while self._waiting and not self._paused and self._ended is None:
-            handler.on_message(self._waiting.pop(0))
+            message = self._waiting.pop(0)
+            self.tally.received += 1
+            self.tally.received_bytes += len(message)
+            handler.on_message(message)
         if not self._waiting and not self._paused and self._ended is None and not self._half_closed:
             self._half_closed = True
             handler.on_half_close()
@@ -250,6 +269,7 @@ class GatewayStream(GatewayContext):
     def _left(self) -> None:
         if self._ended is None:
             self._ended = CANCELED
+            self.tally.end(CANCELED.code)
             self._cancel_deadline()
             if self._handler is not None:
                 self._handler.on_closed(CANCELED)

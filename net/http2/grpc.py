@@ -62,6 +62,7 @@ class GrpcCall(Http2Stream):
         self.stream_id = stream_id
         self.request = request
         self.deadline_s = deadline_s
+        request.tally.started += 1
 
     @cached_property
     def reader(self) -> MessageReader:
@@ -114,6 +115,7 @@ class GrpcCall(Http2Stream):
     def conclude(self, status: Status) -> None:
         """End our side with *status* behind what is queued."""
         self.done = True
+        self.request.tally.end(status.code)
         self.count_buffered(0)
         if self.bucket is not None:
             self.bucket.pop(self, None)
@@ -128,7 +130,8 @@ class GrpcCall(Http2Stream):
 
     def lost(self, status: Status) -> None:
         """Take note that the client has gone."""
-        del status
+        if not self.done:
+            self.request.tally.end(status.code)
         self.done = True
         self.count_buffered(0)
         if self.bucket is not None:
@@ -150,12 +153,15 @@ class UnaryCall(GrpcCall):
             return
         connection = self.connection
         size = len(message) + 5
+        tally = self.request.tally
+        tally.sent_bytes += size - 5
         if size > connection.small_bytes_max or size > connection.send_window or self.remote_open:
             self.send_headers()
             self.send_data(prefixed(message))
             self.conclude(OK)
             return
         self.done = True
+        tally.replied += 1
         if self.bucket is not None:
             self.bucket.pop(self, None)
         stream_id = self.stream_id
@@ -184,6 +190,7 @@ class UnaryCall(GrpcCall):
         self.remote_open = False
         unary = self.request.unary
         assert unary is not None, self.request.path
+        self.request.tally.received_bytes += len(message)
         try:
             unary(self, message)
         except Exception as error:  # noqa: BLE001  # a bug of the service, reported by raised

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from net.http2.frames import ErrorCode, StreamFaultError
 from net.rpc import Code, Status
+from net.tally import UNKNOWN, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +52,7 @@ class Request:
         "quick",
         "refusal",
         "stream",
+        "tally",
         "unary",
     )
 
@@ -64,6 +66,8 @@ class Request:
         self.content_length: int | None = None
         self.encoding = "identity"
         content_type = ""
+        version = UNKNOWN
+        version_field = routes.tallies.version_field
         for name, value in fields:
             if name == b"content-type":
                 content_type = value.decode("latin-1")
@@ -71,7 +75,11 @@ class Request:
                 self.encoding = _text(value)
             elif name == b"content-length":
                 self.content_length = _content_length(value, self.content_length)
+            elif name == version_field:
+                version = _text(value)
         self.grpc: Final = _GRPC_TYPE.fullmatch(content_type) is not None
+        self.tally = Tally()
+        """What counts the calls; where there is no such method, for nobody."""
         self.unary: UnaryMethod | None = None
         self.stream: StreamMethod | None = None
         self.refusal: tuple[int, Status] | None = None
@@ -88,6 +96,8 @@ class Request:
             self.stream = routes.streams.get(self.path)
             if self.unary is None and self.stream is None:
                 self.refusal = (200, unknown_method(self.path, routes))
+            else:
+                self.tally = routes.tallies.find(self.path, version)
             self.quick = self.unary is not None and self.encoding in {"identity", "gzip"}
 
     def metadata(self) -> Mapping[str, Sequence[str]]:

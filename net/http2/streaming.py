@@ -53,6 +53,9 @@ class StreamCall(GrpcCall):
             return
         if not self.headers_sent:
             self.send_headers()
+        tally = self.request.tally
+        tally.sent += 1
+        tally.sent_bytes += len(message)
         connection = self.connection
         size = len(message) + 5
         if (
@@ -134,6 +137,8 @@ class StreamCall(GrpcCall):
                 else:
                     self._tell(self.handler.on_half_close)
                 break
+            self.request.tally.received += 1
+            self.request.tally.received_bytes += len(message)
             self._tell(self.handler.on_message, message)
         self.count_buffered(0 if self.done else reader.held_bytes)
         if not self.paused:

@@ -195,7 +195,6 @@ def not_yet(flag: str, default: str) -> str:
         (
             ["--listen-client-http-urls=http://localhost:2379"],
             [
-                not_yet("listen-client-http-urls", "empty"),
                 "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url http://",
             ],
         ),
