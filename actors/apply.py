@@ -32,6 +32,7 @@ from actors.messages.wal import SaveSnapshot
 from actors.messages.watch import Changed, Restored
 from actors.messages.worker import Work
 from core.auth.tokens import TokensDropped
+from core.metrics import Sample
 from core.raft.messages import Snapshot
 from core.request_id import owner_of
 from core.types import Index, LeaseId, RequestId, Term
@@ -62,6 +63,11 @@ MEASURE_S = 1.0
 """How often the size of the store's files is looked at."""
 
 
+UNSAVED_BYTES_MAX = 32 << 20
+"""Of entries applied since the last snapshot: beyond it the next is due, however few they are, since a start reads all
+of them."""
+
+
 class SnapshotPolicy(NamedTuple):
     """When to save a raft snapshot."""
 
@@ -83,6 +89,9 @@ class Later(Protocol):
 
     def __call__(self, delay_s: float, delivery: AnyDelivery, /) -> None:
         """Send *delivery* in *delay_s* seconds."""
+
+
+ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}
 
 
 class _Step:
@@ -132,6 +141,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._term = Term(self._store.applied_term)
         self._commit = Index(self._store.applied_index)
         self._snapshot_index = snapshot.last_index
+        self._unsaved_bytes = 0
         self._snapshotting = False
         self._waiters: dict[int, Address[Completed]] = {}
         self._observers: list[Address[Published]] = []
@@ -144,6 +154,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._stepping = False
         self._next_measure_s = 0.0
         self._led_term = Term(0)
+        self._numbers = ApplyNumbers()
 
     def setup(self) -> None:
         """Take up what was left to do in the background."""
@@ -195,13 +206,17 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
                     self._save_snapshot(message)
             case Tick():
                 self._measure(message.now_s)
+            case Measure():
+                message.answer_to.tell(Measured(message.round, self._samples()))
 
     def _apply(self, message: ApplyEntries) -> None:
         started_s = self._clock.monotonic_s()
         applier, store = self._applier, self._store
         self._raft, self._term, self._commit = message.raft, message.term, message.commit
         applier.apply(message.entries, message.term)
+        applied_s = self._clock.monotonic_s()
         store.flush()
+        self._numbers.commit_times.observe(self._clock.monotonic_s() - applied_s)
         changes = applier.take_changes()
         effects = applier.take_effects()
         self._tell_of_auth()
@@ -212,6 +227,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             observer.tell(published)
         if effects.outcomes:
             self._complete(effects.outcomes)
+        if changes:
+            self._numbers.count(changes)
         if changes or effects.compactions:
             for watcher in self._watch:
                 watcher.tell(Changed(changes, view, self._term))
@@ -223,16 +240,44 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         message.raft.tell(Applied(message.entries[-1].index))
         took_s = self._clock.monotonic_s() - started_s
         if took_s > self._slow_s:
+            self._numbers.slow += 1
             self._logger.warning(
                 "apply took too long", took_s=round(took_s, 3), count=len(message.entries), index=store.applied_index
             )
-        if store.applied_index - self._snapshot_index >= self._snapshot.entries_max and not self._snapshotting:
+        self._unsaved_bytes += sum([len(entry.data) for entry in message.entries])
+        if not self._snapshotting and self._snapshot_is_due():
             self._begin_snapshot()
+
+    def _snapshot_is_due(self) -> bool:
+        entries = self._store.applied_index - self._snapshot_index
+        return entries >= self._snapshot.entries_max or self._unsaved_bytes >= UNSAVED_BYTES_MAX
 
     def _measure(self, now_s: float) -> None:
         if now_s >= self._next_measure_s:
             self._next_measure_s = now_s + MEASURE_S
             self._applier.allocated_bytes = self._store.backend.size_bytes()
+
+    def _samples(self) -> list[Sample]:
+        applier, store = self._applier, self._store
+        allocated, in_use = applier.sizes()
+        counter = applier.counter_for(store.view())
+        keys = [] if counter is None else [Sample("etcd_debugging_mvcc_keys_total", counter(b"\x00", b"\x00"))]
+        return [
+            *self._numbers.samples(),
+            *keys,
+            Sample("etcd_server_proposals_applied_total", store.applied_index),
+            Sample("etcd_debugging_mvcc_current_revision", store.revision),
+            Sample("etcd_debugging_mvcc_compact_revision", store.compact_revision),
+            Sample("etcd_mvcc_db_total_size_in_bytes", allocated),
+            Sample("etcd_mvcc_db_total_size_in_use_in_bytes", in_use),
+            Sample("etcd_debugging_auth_revision", applier.auth.book.rules.revision),
+            Sample("etcd_server_snapshot_apply_in_progress_total", int(self._installing)),
+            Sample("etcd_cluster_version", 1, (go_version(applier.cluster.version),)),
+            *(
+                Sample("etcd_debugging_server_alarms", 1, (f"{member:x}", ALARM_NAMES.get(alarm, str(alarm))))
+                for member, alarm in applier.active_alarms()
+            ),
+        ]
 
     def _complete(self, outcomes: Sequence[tuple[RequestId, bytes | EtcdError]]) -> None:
         waiters = self._waiters
@@ -288,6 +333,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             self._raft.tell(ConfChangeApplied(change))
         for revision, request_id in effects.compactions:
             self._logger.info("compaction began", revision=revision)
+            self._numbers.compaction_began_s = self._clock.monotonic_s()
             if request_id is not None:
                 self._physical.append(request_id)
             self._step_later()
@@ -302,7 +348,10 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
     def _step(self) -> None:
         store = self._store
         ranked = store.build_ranks_step(RANK_KEYS_PER_STEP)
+        started_s = self._clock.monotonic_s()
         compacted = store.compaction_step(min(self._compaction.revisions_per_step, REVISIONS_PER_STEP_MAX))
+        if self._numbers.compaction_began_s is not None:
+            self._numbers.compacted(started_s, self._clock, finished=compacted)
         if compacted and self._physical:
             answer = self._applier.headers.encode(store.revision, self._term)
             self._complete([(request_id, answer) for request_id in self._physical])
@@ -315,6 +364,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
     def _begin_snapshot(self) -> None:
         # The log may only be cut below what the store holds durably; the sync takes long, so it runs beside us.
         self._snapshotting = True
+        self._unsaved_bytes = 0
         sync = self._store.backend.sync
         snapshot = self._applier.raft_snapshot()
         self._worker.tell(Work(self._store.applied_index, partial(synced, sync, snapshot), self.actor_ref))

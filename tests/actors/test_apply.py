@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from actors import apply as apply_module
 from actors.apply import MEASURE_S, ApplyActor, CompactionPace, SnapshotPolicy
 from actors.messages.apply import (
     ApplyEntries,
@@ -318,6 +319,16 @@ def test_the_next_snapshot_counts_from_the_last() -> None:
         machine.apply(machine.log.put(b"%d" % number))
         machine.work()
     assert [saved.snapshot.metadata.index for saved in machine.of(SaveSnapshot)] == [3, 6]
+
+
+def test_large_entries_make_a_snapshot_due_before_their_number_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start reads all that came after the last one: ten thousand entries of a megabyte would be too much."""
+    monkeypatch.setattr(apply_module, "UNSAVED_BYTES_MAX", 3000)
+    machine = Machine(snapshot_entries=1000)
+    for number in range(4):
+        machine.apply(machine.log.put(b"%d" % number, b"x" * 1000))
+        machine.work()
+    assert [saved.snapshot.metadata.index for saved in machine.of(SaveSnapshot)] == [3]
 
 
 def test_a_slow_batch_is_told(machine: Machine) -> None:
