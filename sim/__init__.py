@@ -1,1 +1,1 @@
-"""The deterministic simulation: a whole cluster of real actors on one thread, replayed from a seed.  See __main__.py."""
+"""The deterministic simulation: a cluster of real actors on one thread, replayed from a seed.  See __main__.py."""

@@ -33,9 +33,9 @@ def main() -> int:
         seeds = range(arguments.seed, arguments.seed + 1)
     failed = 0
     for seed in seeds:
-        started_s = time.perf_counter()
+        started_s = time.process_time()
         result = run(seed, lines_max=None if arguments.trace else 60, plant=arguments.plant)
-        took_s = time.perf_counter() - started_s
+        took_s = time.process_time() - started_s
         if result.failure or arguments.trace:
             print("\n".join(result.trace.lines))
         print(
@@ -47,7 +47,9 @@ def main() -> int:
         if result.failure:
             failed += 1
             print(result.settings)
-            print(f"replay: python -m sim --seed {seed} --trace" + (f" --plant {arguments.plant}" * bool(arguments.plant)))
+            print(
+                f"replay: python -m sim --seed {seed} --trace" + (f" --plant {arguments.plant}" * bool(arguments.plant))
+            )
             if not arguments.keep_going:
                 break
     return 1 if failed else 0

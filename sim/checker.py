@@ -158,4 +158,3 @@ class Checks:
 
 def _digest(entry: Entry) -> bytes:
     return blake2b(entry.data, digest_size=8, salt=int(entry.type).to_bytes(8, "big")).digest()
-

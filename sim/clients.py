@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from net.rpc import OK, Code, Status
+from proto.kv_pb2 import KeyValue
 from proto.rpc_pb2 import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 from sim import operations
 from sim.connections import REFUSED, Call, Stream
@@ -23,10 +24,10 @@ KEYS = [b"a", b"b", b"c/1", b"c/2", b"c/3", b"d"]
 RANGES = [(b"a", b"b"), (b"c/", b"c0"), (b"a", b"e")]
 KINDS = ("put", "read", "stale", "old", "txn", "delete", "grant", "revoke", "compact")
 WRITER = (30.0, 15.0, 5.0, 4.0, 15.0, 8.0, 3.0, 1.0, 1.5)
-READER = (5.0, 60.0, 20.0, 4.0, 2.0, 0.0, 1.0, 0.0, 0.0)
+READER = (0.0, 60.0, 20.0, 4.0, 0.5, 0.0, 0.5, 0.0, 0.0)
 """How often each kind is asked."""
 LEASE_TTLS_S = (1, 2, 4)
-PATIENCE_S = (0.5, 2.0, 10.0)
+PATIENCE_S = (0.3, 1.0, 8.0)
 REFUSALS = {Code.RESOURCE_EXHAUSTED, Code.NOT_FOUND, Code.OUT_OF_RANGE, Code.INVALID_ARGUMENT}
 """Codes that say that nothing has happened (and that the request, as sent, was in order)."""
 
@@ -106,7 +107,7 @@ class Client:
         """Return when *key* was changed last, as this client may know it: mostly right."""
         behind = self._random.choice((0, 0, 0, 1, 5))
         kv = self._cluster.truth.get(key, self._cluster.truth.revision - behind)
-        return operations.KeyValue.FromString(kv).mod_revision if kv else 0
+        return KeyValue.FromString(kv).mod_revision if kv else 0
 
     def _ask(self, operation: Operation) -> None:
         self._asked += 1

@@ -133,16 +133,23 @@ class Stream(Caller):
         self._received = received
         self._closed = closed
         self._ended = False
+        self._closed_at_client = False
         self._handler: StreamHandler | None = None
+        self._early: list[bytes] = []
         self._last_s = 0.0
         engine = member.engine
         if not member.running or engine is None or not engine.open:
+            self._ended = True
             self._returns(lambda: self._close(REFUSED))
             return
         member.connections.append(self)
 
         def open_it() -> None:
             self._handler = engine.routes.streams[method](self)
+            early, self._early = self._early, []
+            for message in early:
+                if not self._ended:
+                    self._handler.on_message(message)
 
         self._arrives(open_it)
 
@@ -150,12 +157,15 @@ class Stream(Caller):
         """Send a message to the member."""
 
         def take() -> None:
-            if self._handler is not None and not self._ended:
+            if self._ended:
+                return
+            if self._handler is None:
+                self._early.append(message)  # it overtook the opening
+            else:
                 self._handler.on_message(message)
-            elif not self._ended:
-                self.write(message)  # it overtook the opening
 
-        self._arrives(take)
+        if not self._ended:
+            self._arrives(take)
 
     def leave(self) -> None:
         """Let the client end it."""
@@ -204,8 +214,6 @@ class Stream(Caller):
         if not self.unsent_bytes and not self._ended:
             self._arrives(self._tell_drained)
         self._received(message)
-
-    _closed_at_client = False
 
     def _tell_drained(self) -> None:
         if self._handler is not None and not self._ended:

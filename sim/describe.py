@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors.messages.raft import Step
-from core.raft.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from core.raft.messages import Message
 
 SHOWN_MAX = 60
 """Characters of one value."""

@@ -92,10 +92,9 @@ class Faults:
             self._restart_later(member)
 
     def _end_all(self) -> None:
-        power = self._random.random() < 0.7
         for member in self._cluster.members:
             if member.running:
-                self._end(member, power=power)
+                self._end(member, power=True)
 
     def _restart_later(self, member: Member) -> None:
         member.restarting = True

@@ -64,27 +64,26 @@ class Finished:
         """See asyncio.Task."""
 
 
-class SimLoop(asyncio.AbstractEventLoop):
+class SimLoop:
     """As much of an asyncio loop as actors use; also a mailbox, of what is called soon."""
 
     def __init__(self, home: SimHome) -> None:
         self._home = home
-        self._soon: deque[tuple[float, Callable[..., object], tuple[Any, ...]]] = deque()
+        self._soon: deque[tuple[float, Callable[..., object], tuple[object, ...]]] = deque()
 
     def time(self) -> float:
         """See asyncio: monotonic seconds."""
         return self._home.host.clock.monotonic_s()
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: object = None) -> Any:  # noqa: ANN401 - asyncio's own signature
+    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
         """See asyncio."""
-        del context
         if not self._home.host.alive:
             return
         if not self._soon:
             self._home.host.wait(self)
         self._soon.append((self._home.host.schedule.now_s + self._home.host.schedule.spent_s, callback, args))
 
-    def create_task(self, work: Coroutine[Any, Any, None], **_: object) -> Any:  # type: ignore[override]  # noqa: ANN401 - a task that has ended
+    def create_task(self, work: Coroutine[Any, Any, None]) -> Finished:
         """Run *work* to its end: nothing that actors run here waits for anything."""
         try:
             work.send(None)
@@ -180,7 +179,7 @@ class SimHome:
         self._loop.call_soon(callback)
 
     def __enter__(self) -> None:
-        asyncio._set_running_loop(self._loop)  # noqa: SLF001 - meant for whoever makes loops
+        asyncio._set_running_loop(self._loop)  # type: ignore[arg-type]  # noqa: SLF001 - as much of a loop as actors use
 
     def __exit__(self, *_: object) -> None:
         asyncio._set_running_loop(None)  # noqa: SLF001

@@ -127,6 +127,6 @@ class SimPeers:
             case AskMember():
                 message.answer_to.tell(Answered(message.token, None))
             case ObserveActivity():
-                message.observer.tell(ActivityIs({member: 0.0 for member in self._network.members()}))
+                message.observer.tell(ActivityIs(dict.fromkeys(self._network.members(), 0.0)))
             case _:
                 pass

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proto.kv_pb2 import KeyValue
 from proto.rpc_pb2 import (
-    Compare,
     CompactionRequest,
     CompactionResponse,
+    Compare,
     DeleteRangeRequest,
     DeleteRangeResponse,
     LeaseGrantRequest,
@@ -56,12 +56,18 @@ def put(truth: Truth, key: bytes, value: bytes, *, lease: int = 0) -> Operation:
         revision: int = got.header.revision
         written(truth, key, value, revision)
         before = truth.get(key, revision - 1)
-        same("the previous value of a put", [got.prev_kv] if got.HasField("prev_kv") else [], [before] if before else [])
+        same(
+            "the previous value of a put", [got.prev_kv] if got.HasField("prev_kv") else [], [before] if before else []
+        )
         return revision
 
     request = PutRequest(key=key, value=value, lease=lease, prev_kv=True)
     return Operation(
-        "/etcdserverpb.KV/Put", request.SerializeToString(), judge, f"put {key!r} {value!r} lease={lease:x}", value=value
+        "/etcdserverpb.KV/Put",
+        request.SerializeToString(),
+        judge,
+        f"put {key!r} {value!r} lease={lease:x}",
+        value=value,
     )
 
 
@@ -160,7 +166,7 @@ def grant(leases: Leases, lease: int, ttl_s: int, asked_s: float) -> Operation:
 
     def judge(answer: bytes) -> int:
         got = LeaseGrantResponse.FromString(answer)
-        if got.ID != lease or got.TTL < ttl_s:
+        if (got.ID, max(got.TTL, ttl_s)) != (lease, got.TTL):
             raise Failure(f"lease {lease:x} for {ttl_s} s was granted as {got}")
         leases.promised(lease, got.TTL, asked_s)
         revision: int = got.header.revision

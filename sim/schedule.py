@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+DELIVERIES_MAX = 2_000_000
+"""More than any sound run needs: members that keep each other busy for ever are found, not waited for."""
+
 
 class Failure(BaseException):
     """A promise was broken; the text says which.  No Exception, so that no guard takes it for an actor's crash."""
@@ -96,6 +99,8 @@ class Schedule:
             mailbox = ready[self._random.randrange(len(ready))] if len(ready) > 1 else ready[0]
             self.spent_s = 0.0
             self.deliveries += 1
+            if self.deliveries > DELIVERIES_MAX:
+                raise Failure(f"still busy after {DELIVERIES_MAX} messages")
             waiting.remove(mailbox)
             mailbox.deliver()
             self.spent_s = 0.0

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-SAFETY_S = 20.0
+SAFETY_S = 30.0
 """How long faults happen, in virtual seconds."""
+
+FAULTS_PER_S = (0.2, 0.4, 0.8)
+"""How often anything goes wrong.  A cluster that never gets to work shows nothing."""
 
 LIVENESS_S = 60.0
 """How long the cluster may take to be whole again once faults have ended: elections, retries and leases take their
@@ -46,13 +49,11 @@ def from_seed(seed: int) -> Settings:
     """Return the settings of *seed*."""
     random = Random(f"settings {seed}")
     members = random.choice((1, 3, 3, 3, 5))
-    chosen: list[tuple[str, float]] = []
     kinds = ["kill", "power", "torn", "pause", "slow_disk", "full_disk", "sync_error", "all_down"]
     if members > 1:
-        kinds += ["partition", "partition", "isolate_leader", "one_way", "kill_leader"]
-    for kind in kinds:
-        if random.random() < 0.5:
-            chosen.append((kind, random.choice((0.1, 0.2, 0.5))))
+        kinds += ["partition", "isolate_leader", "isolate_leader", "one_way", "kill_leader"]
+    chosen = random.sample(kinds, random.randint(1, 5))
+    rate = random.choice(FAULTS_PER_S) / len(chosen)
     skewed = random.random() < 0.5
     return Settings(
         members=members,
@@ -60,13 +61,13 @@ def from_seed(seed: int) -> Settings:
         watchers=random.randint(1, 3),
         think_s=random.choice((0.01, 0.05, 0.2)),
         hop_s=random.choice((0.0, 0.0005, 0.003)),
-        sync_s=random.choice((0.0001, 0.002, 0.01)),
+        sync_s=random.choice((0.0001, 0.003, 0.02)),
         latency_s=random.choice((0.0005, 0.003, 0.02)),
         drop_rate=random.choice((0.0, 0.01, 0.1)),
         duplicate_rate=random.choice((0.0, 0.02)),
         in_order=random.random() < 0.5,
-        clock_rates=tuple(random.uniform(0.9, 1.1) if skewed else 1.0 for _ in range(members)),
+        clock_rates=tuple(random.uniform(0.8, 1.2) if skewed else 1.0 for _ in range(members)),
         snapshot_count=random.choice((50, 10_000)) if members == 1 else 10_000,
         segment_size_bytes=random.choice((4096, 65536)),
-        faults=tuple(chosen),
+        faults=tuple((kind, rate) for kind in chosen),
     )

@@ -57,9 +57,7 @@ class Watcher:
             lambda status: self._closed(stream, status),
         )
         self._stream = stream
-        create = WatchCreateRequest(
-            key=self.key, range_end=self.range_end, start_revision=start, prev_kv=self._prev_kv
-        )
+        create = WatchCreateRequest(key=self.key, range_end=self.range_end, start_revision=start, prev_kv=self._prev_kv)
         stream.write(WatchRequest(create_request=create).SerializeToString())
         if not self._cluster.network.calm:
             self._cluster.schedule.after(self._random.uniform(0.5, 10.0), lambda: self._disturb(stream))
