@@ -23,6 +23,7 @@ from actors.address import Delivery
 from actors.messages.membership import StepDown
 from actors.messages.serve import Drain, Open
 from config.refusals import bootstrap_refusals
+from core.types import MemberId
 from core.version import SERVER_VERSION
 from daemon.assemble import assemble
 from daemon.bootstrap import BootstrapRefused, Ground, boot
@@ -34,7 +35,9 @@ from daemon.joining import JoinRefused, find_cluster
 from daemon.logs import make_logger, route_standard_library, write_notes
 from daemon.machine import resolve
 from daemon.notify import notify_systemd
+from daemon.process_metrics import process_samples
 from daemon.ticker import Ticker
+from daemon.tokens import make_token_scheme
 from services.access import Serves
 from services.jwt_tokens import JwtKeysRefused
 from storage.bbolt.export import Export
@@ -138,6 +141,7 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
         faults = bootstrap_refusals(config, resolve)
         if faults:
             raise StartRefused("; ".join(str(fault) for fault in faults))
+    make_token_scheme(config.auth, SystemClock(), logger)  # keys that cannot be used end the start before it begins
     # Asked before this member listens: two that start at once must not wait for each other.
     found = None if exists(directory.wal, PosixFileSystem()) else find_cluster(others_urls(config))
     peer_sockets = [listen(url) for url in config.member.listen_peer_urls]
@@ -164,6 +168,7 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
         partial(free_bytes, directory),
         lambda view: Export(view, directory.snap),
         logger,
+        partial(process_samples, config, MemberId(booted.metadata.node_id), host),
     )
     ticker.start()
     try:
