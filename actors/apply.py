@@ -26,11 +26,13 @@ from actors.messages.apply import (
 )
 from actors.messages.common import ClusterIs, Tick
 from actors.messages.lease import Checkpointed, Granted, Promote, Revoked
+from actors.messages.metrics import Measure, Measured
 from actors.messages.raft import Applied, ConfChangeApplied, Propose, SnapshotInstalled
 from actors.messages.serve import Answered, AuthIs, Completed, Published, TokensUsed
 from actors.messages.wal import SaveSnapshot
 from actors.messages.watch import Changed, Restored
 from actors.messages.worker import Work
+from core.apply.numbers import ApplyNumbers
 from core.auth.tokens import TokensDropped
 from core.metrics import Sample
 from core.raft.messages import Snapshot
@@ -240,7 +242,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         message.raft.tell(Applied(message.entries[-1].index))
         took_s = self._clock.monotonic_s() - started_s
         if took_s > self._slow_s:
-            self._numbers.slow += 1
+            self._numbers.slow_count += 1
             self._logger.warning(
                 "apply took too long", took_s=round(took_s, 3), count=len(message.entries), index=store.applied_index
             )
@@ -272,7 +274,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             Sample("etcd_mvcc_db_total_size_in_use_in_bytes", in_use),
             Sample("etcd_debugging_auth_revision", applier.auth.book.rules.revision),
             Sample("etcd_server_snapshot_apply_in_progress_total", int(self._installing)),
-            Sample("etcd_cluster_version", 1, (go_version(applier.cluster.version),)),
+            Sample("etcd_cluster_version", 1, (applier.cluster.version.rpartition(".")[0] or "unknown",)),
             *(
                 Sample("etcd_debugging_server_alarms", 1, (f"{member:x}", ALARM_NAMES.get(alarm, str(alarm))))
                 for member, alarm in applier.active_alarms()
@@ -351,7 +353,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         started_s = self._clock.monotonic_s()
         compacted = store.compaction_step(min(self._compaction.revisions_per_step, REVISIONS_PER_STEP_MAX))
         if self._numbers.compaction_began_s is not None:
-            self._numbers.compacted(started_s, self._clock, finished=compacted)
+            now_s = self._clock.monotonic_s()
+            self._numbers.compaction_step(now_s - started_s, now_s, self._clock.wall_s(), finished=compacted)
         if compacted and self._physical:
             answer = self._applier.headers.encode(store.revision, self._term)
             self._complete([(request_id, answer) for request_id in self._physical])

@@ -12,11 +12,13 @@ from actors.base import Home, NodeActor
 from actors.messages.apply import ObserveAuth, ObserveLeases, ObserveOutcomes
 from actors.messages.common import Tick
 from actors.messages.lease import Checkpointed, Granted, LeaseMessage, ListLeases, Promote, Renew, Revoked, TimeToLive
+from actors.messages.metrics import Measure, Measured
 from actors.messages.peer_transport import AskMember, CarryQuestions, MemberAnswer
 from actors.messages.raft import ObserveRole, Propose, RoleIs
 from actors.messages.serve import Answered, AuthIs, Completed, Refused, Renewed, TokensUsed
 from core.auth.rules import NO_RULES, ROOT_USER
 from core.errors import NotPrimaryLessor, RequestTimeout
+from core.metrics import TTL_BOUNDS_S, Histogram, Sample
 from core.types import MemberId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest, RequestHeader
 from proto.rpc_pb2 import LeaseRevokeRequest
@@ -124,6 +126,9 @@ class LeaseActor(NodeActor[LeaseMessage]):
         self._forwarded: dict[int, _Forward] = {}
         self._forward_count = 0
         self._retries: list[_Forward] = []
+        self._introduced = False
+        self._granted_count = self._renewed_count = self._revoked_count = self._expired_count = 0
+        self._ttls = Histogram(TTL_BOUNDS_S)
 
     def setup(self) -> None:
         """Ask to be told which leases there are, and who leads."""
@@ -137,11 +142,16 @@ class LeaseActor(NodeActor[LeaseMessage]):
         match message:
             case Renew():
                 self._renew(message)
+            case Measure():
+                message.answer_to.tell(Measured(message.round, self._samples()))
             case Granted():
+                if self._introduced:
+                    self._count_granted(message)
                 now_s = self._clock.monotonic_s()
                 for lease, ttl_s in message.leases:
                     self._lessor.granted(lease, ttl_s, now_s)
             case Revoked():
+                self._revoked_count += len(message.leases)
                 for lease in message.leases:
                     self._lessor.revoked(lease)
                     self._answer_late(lease)
@@ -157,6 +167,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
             case ListLeases():
                 message.answer_to.tell(Answered(message.token, list(self._lessor.ids())))
             case Promote():
+                self._introduced = True  # who came before were the leases that were there
                 self._led_term = message.term
                 self._take_on_role()
             case RoleIs():
@@ -174,6 +185,20 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 pass  # for listeners
             case Completed() | Refused():
                 pass  # a revoke that failed is tried again after the lessor's retry time
+
+    def _count_granted(self, message: Granted) -> None:
+        self._granted_count += len(message.leases)
+        for _, ttl_s in message.leases:
+            self._ttls.observe(ttl_s)
+
+    def _samples(self) -> list[Sample]:
+        return [
+            Sample("etcd_debugging_lease_granted_total", self._granted_count),
+            Sample("etcd_debugging_lease_renewed_total", self._renewed_count),
+            Sample("etcd_debugging_lease_revoked_total", self._revoked_count),
+            Sample("etcd_debugging_lease_ttl_total", self._ttls.distribution()),
+            Sample("etcd_debugging_server_lease_expired_total", self._expired_count),
+        ]
 
     def _take_on_role(self) -> None:
         """Be primary while this member leads and has applied the first entry of its term, whichever is told first."""
@@ -200,6 +225,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 # Expired but not yet revoked: the answer that it is gone waits until it is.
                 self._late.setdefault(lease, []).append((token, message.answer_to))
             else:
+                self._renewed_count += ttl_s is not None
                 answers.append((token, ttl_s or 0))
         if answers:
             message.answer_to.tell(Renewed(answers))
@@ -268,6 +294,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
         if not expired:
             return
         self._logger.info("leases expired", count=len(expired))
+        self._expired_count += len(expired)
         proposals: list[tuple[RequestId, bytes]] = []
         for lease in expired:
             request_id = self._ids.make()

@@ -25,15 +25,50 @@ DRAIN_MAX_S = 0.005
 """How long mailboxes are drained before the loop looks at its sockets again, so that no actor can starve them."""
 
 
+class Load:
+    """How much an actor had to do.  Its own thread writes; others may read, and see the past."""
+
+    __slots__ = ("batch_count", "busy_s", "message_count", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.message_count = 0
+        self.batch_count = 0
+        """How often its mailbox was drained."""
+        self.busy_s = 0.0
+
+
+class ThreadInbox(SimpleQueue["Envelope[Any]"]):
+    """The mailbox of an actor with a thread of its own.  How long its messages take is not measured."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__()
+        self.load = load
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Envelope[Any]:
+        """Wait for the oldest message, and remove and return it."""
+        envelope = super().get(block, timeout)
+        self.load.message_count += 1
+        self.load.batch_count += 1
+        return envelope
+
+
 class ThreadHome:
     """A thread for each actor: Pykka's own loop on a faster queue."""
 
     def __init__(self, fatal: FatalHook) -> None:
         self.fatal = fatal
+        self._inboxes: list[ThreadInbox] = []
 
-    def make_inbox(self, _actor: NodeActor[Any]) -> ActorInbox:
+    def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
         """Return an unbounded queue."""
-        return SimpleQueue()
+        inbox = ThreadInbox(Load(type(actor).__name__))
+        self._inboxes.append(inbox)
+        return inbox
+
+    def loads(self) -> list[tuple[Load, int]]:
+        """Return each actor's load and the depth of its mailbox."""
+        return [(inbox.load, inbox.qsize()) for inbox in self._inboxes]
 
     def settle(self) -> None:
         """Do nothing: each actor's thread is already at it."""
@@ -46,11 +81,12 @@ class ThreadHome:
 class LoopInbox:
     """The mailbox of an actor on a shared loop."""
 
-    __slots__ = ("_home", "actor", "queue", "scheduled", "set_up")
+    __slots__ = ("_home", "actor", "load", "queue", "scheduled", "set_up")
 
     def __init__(self, home: LoopHome, actor: NodeActor[Any]) -> None:
         self._home = home
         self.actor = actor
+        self.load = Load(type(actor).__name__)
         self.queue: deque[Envelope[Any]] = deque()
         self.scheduled = False
         self.set_up = False
@@ -84,6 +120,7 @@ class LoopHome:
         self.fatal = fatal
         self.loop = asyncio.new_event_loop()
         self._ready: deque[LoopInbox] = deque()
+        self._inboxes: list[LoopInbox] = []
         self._scheduled = False
         self._draining = False
         self._thread = threading.Thread(target=self._run_loop, name=name)
@@ -91,7 +128,13 @@ class LoopHome:
 
     def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
         """Return a mailbox that wakes the loop."""
-        return LoopInbox(self, actor)
+        inbox = LoopInbox(self, actor)
+        self._inboxes.append(inbox)
+        return inbox
+
+    def loads(self) -> list[tuple[Load, int]]:
+        """Return each actor's load and the depth of its mailbox."""
+        return [(inbox.load, len(inbox.queue)) for inbox in self._inboxes]
 
     def start(self, actor: NodeActor[Any]) -> None:
         """Have the loop run the actor's setup, before anything that was or will be told to it."""
@@ -135,9 +178,10 @@ class LoopHome:
         self._scheduled = False
         self._draining = True
         now_s = self.loop.time
-        until_s = now_s() + DRAIN_MAX_S
+        began_s = now_s()
+        until_s = began_s + DRAIN_MAX_S
         while ready:
-            if now_s() > until_s:
+            if began_s > until_s:
                 self._scheduled = True
                 self.loop.call_soon(self._drain)
                 break
@@ -148,8 +192,15 @@ class LoopHome:
                 inbox.set_up = True
                 actor._actor_loop_setup()  # noqa: SLF001 - a Pykka home
             queue = inbox.queue
-            for _ in range(len(queue)):
+            count = len(queue)
+            for _ in range(count):
                 deliver(actor, queue.popleft())
+            ended_s = now_s()
+            load = inbox.load
+            load.message_count += count
+            load.batch_count += 1
+            load.busy_s += ended_s - began_s
+            began_s = ended_s
         self._draining = False
 
 

@@ -12,6 +12,7 @@ from actors.address import Delivery
 from actors.base import Home, NodeActor
 from actors.messages.apply import ApplyEntries, InstallSnapshot
 from actors.messages.common import Tick
+from actors.messages.metrics import Measure, Measured
 from actors.messages.peer_transport import Send
 from actors.messages.raft import (
     Applied,
@@ -34,6 +35,7 @@ from actors.messages.raft import (
 from actors.messages.serve import ReadIndexed, Refused
 from actors.messages.wal import Append, SaveSnapshot
 from core.errors import ProposalDropped
+from core.metrics import Sample
 from core.raft.messages import MessageType
 from core.raft.role import ProposeResult, Role
 from core.raft.tracker import ProgressState
@@ -105,6 +107,8 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         self._carrier: Address[Send] | None = None
         self._taken: list[AnyDelivery] = []
         self._observers: list[Address[RoleIs]] = []
+        self._last_leader = MemberId(0)
+        self._leader_changes = 0
         self._role = RoleIs(node.term, MemberId(0), is_leader=False)
 
     def setup(self) -> None:
@@ -151,6 +155,9 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
                 self._node.stable_snapshot(message.index)
             case CarryMessages():
                 self._carrier = message.carrier
+                return
+            case Measure():
+                message.answer_to.tell(Measured(message.round, self._samples()))
                 return
             case InspectRaft():
                 message.question(self._node)
@@ -254,6 +261,16 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         if after or ready.hard_state is not None:
             self._wal.tell(Append(ready.entries, ready.hard_state, tuple(after), ready.must_sync))
 
+    def _samples(self) -> list[Sample]:
+        node = self._node
+        return [
+            Sample("etcd_server_has_leader", int(node.leader_id != 0)),
+            Sample("etcd_server_is_leader", int(node.role is Role.LEADER)),
+            Sample("etcd_server_is_learner", int(node.id in node.conf_state.learners)),
+            Sample("etcd_server_leader_changes_seen_total", self._leader_changes),
+            Sample("etcd_server_proposals_committed_total", node.commit),
+        ]
+
     def _log_event(self, event: RaftEvent) -> None:
         fields = {name: getattr(event, name) for name in event.__slots__}
         text = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
@@ -266,6 +283,9 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         role = RoleIs(node.term, node.leader_id, is_leader=node.role is Role.LEADER)
         if role == self._role:
             return
+        if role.leader and role.leader != self._last_leader:
+            self._last_leader = role.leader
+            self._leader_changes += 1
         self._role = role
         self._reads.clear()  # whoever asked asks again
         for observer in self._observers:

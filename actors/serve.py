@@ -16,7 +16,7 @@ from actors.messages.apply import Defragment, Inspect, Observe, ObserveAuth, Obs
 from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.lease import ListLeases, Renew, TimeToLive
 from actors.messages.membership import ChangeMembers, MoveLeader, PromoteMember
-from actors.messages.metrics import Gather
+from actors.messages.metrics import Gather, Measure, Measured
 from actors.messages.peer_transport import ObserveActivity
 from actors.messages.raft import InspectRaft, ObserveRole, Propose, ReadIndex, RoleIs
 from actors.messages.serve import (
@@ -50,6 +50,7 @@ from core.errors import (
     TooManyRequests,
     UserEmpty,
 )
+from core.metrics import Sample
 from core.mvcc.varint import varint
 from core.mvcc.watch_streams import StreamId
 from core.raft.status import status
@@ -62,6 +63,7 @@ from services.access import HttpOptions, Serves
 from services.auth import AUTH_STATUS_TAG
 from services.client_http import ClientHttp
 from services.errors import status_of
+from services.grpc_metrics import samples as grpc_samples
 from services.identity import certified_name, refuse, token_in
 from services.routes import client_routes
 from services.standing import needs_leader
@@ -210,6 +212,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._client_cert_auth = client_cert_auth
         self._http = http
         self._profiler = profiler
+        self._failed_count = self._slow_rounds = self._failed_rounds = 0
         self._tokens_waiting: list[tuple[float, Context, Callable[[Identity], None], Callable[[EtcdError], None]]] = []
         self._tokens_tick_s = 0.0
         self._make_export = make_export
@@ -243,6 +246,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._loop = asyncio.get_running_loop()
         routes = client_routes(self)
         self._pages = ClientHttp(self, routes, self._http)
+        self._routes = routes
         grpc = routes if self._http.serves in {Serves.ALL, Serves.GRPC} else Routes({}, {})
         self._engine = self._make_engine(grpc, self._pages.handle, self._end_batch)
         self._apply.tell(ObserveOutcomes(self._ids.owner, self.actor_ref))
@@ -274,11 +278,14 @@ class ServeActor(NodeActor[ServeMessage]):
             case Answered():
                 self._answer(message.token, message.outcome)
             case Refused():
+                self._failed_count += len(message.request_ids)
                 self._complete(Completed([(request_id, message.error) for request_id in message.request_ids]))
             case AuthIs():
                 self._follow_auth(message)
             case TokensUsed():
                 self.tokens.prolong(message.used_s)
+            case Measure():
+                message.answer_to.tell(Measured(message.round, self._samples()))
             case WritesRefused():
                 self._refusal = message.error
             case RoleIs():
@@ -436,6 +443,7 @@ class ServeActor(NodeActor[ServeMessage]):
             return  # asked again and answered twice
         reads, self._round = self._round, []
         if message.error is not None:
+            self._failed_rounds += 1
             for call, _ in reads:
                 call.fail(status_of(message.error))
         elif message.index <= self.view.applied_index:
@@ -585,6 +593,16 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         self._inspect(then, lambda applier: applier.active_alarms())
 
+    def _samples(self) -> list[Sample]:
+        return [
+            *grpc_samples(self._routes),
+            *self._pages.samples(),
+            Sample("etcd_server_proposals_pending", len(self._waiting)),
+            Sample("etcd_server_proposals_failed_total", self._failed_count),
+            Sample("etcd_server_slow_read_indexes_total", self._slow_rounds),
+            Sample("etcd_server_read_indexes_failed_total", self._failed_rounds),
+        ]
+
     def raft_status(self, then: Callable[..., None]) -> None:
         """See Node."""
         token, answer_to = self._token(then), self.actor_ref
@@ -700,11 +718,13 @@ class ServeActor(NodeActor[ServeMessage]):
             if since_s >= now_s - self._timeout_s:
                 break
             overdue.append(request_id)
+        self._failed_count += len(overdue)
         for request_id in overdue:
             call, since_s = self._waiting.pop(request_id)
             call.fail(status_of(self._leadership.timeout_of(since_s)))
             self._warn_slow(call, since_s)
         if self._round and now_s - self._round_started_s > self._timeout_s:
+            self._slow_rounds += 1
             self._end_round(ReadIndexed(self._round_number, Index(0), RequestTimeout()))
         elif self._round and now_s - self._round_asked_s > READ_RETRY_S:
             self._round_asked_s = now_s

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, final
 
 from actors.base import Home, NodeActor
 from actors.messages.common import Tick
+from actors.messages.metrics import Measure, Measured
 from actors.messages.serve import Answered, WritesRefused
 from actors.messages.wal import Append, ObserveSpace, SaveSnapshot, WalMessage
 from actors.messages.worker import Work
 from core.errors import NoSpace
+from core.metrics import SYNC_BOUNDS_S, Histogram, Sample
 from core.raft.messages import Snapshot
 from wal.errors import DiskFull
 
@@ -126,6 +128,9 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         self._marked = False
         self._sync_s = 0.0
         self._full = False
+        self._written_bytes = 0
+        self._write_times = Histogram(SYNC_BOUNDS_S)
+        self._sync_times = Histogram(SYNC_BOUNDS_S)
 
     def handle(self, message: WalMessage | Answered | _Flush) -> None:
         """Take one message."""
@@ -148,6 +153,8 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
                     message.observer.tell(WritesRefused(NoSpace()))
             case Tick():
                 self._look_at_space()
+            case Measure():
+                message.answer_to.tell(Measured(message.round, self._samples()))
 
     def teardown(self) -> None:
         """Write what is staged: a marker behind the stop message is never delivered.
@@ -188,11 +195,13 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         batch = self._staged
         if batch.empty:
             return
+        started_s = self._clock.monotonic_s()
         try:
-            self._log.append(batch.entries, batch.hard_state)
+            self._written_bytes += self._log.append(batch.entries, batch.hard_state)
         except DiskFull as error:
             self._notice_full(str(error))
             return
+        self._write_times.observe(self._clock.monotonic_s() - started_s)
         self._staged = _Batch()
         self._in_flight = batch
         if not batch.must_sync:
@@ -227,11 +236,19 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             self._notice_full(str(outcome))
             return
         if isinstance(outcome, float):
+            self._sync_times.observe(outcome)
             self._sync_s += (outcome - self._sync_s) * SYNC_AVERAGE_WEIGHT
             if outcome > SLOW_SYNC_S:
                 self._logger.warning("slow fdatasync", took_s=round(outcome, 3), expected_s=SLOW_SYNC_S)
         for delivery in batch.after:
             delivery.send()
+
+    def _samples(self) -> list[Sample]:
+        return [
+            Sample("etcd_disk_wal_write_bytes_total", self._written_bytes),
+            Sample("etcd_disk_wal_write_duration_seconds", self._write_times.distribution()),
+            Sample("etcd_disk_wal_fsync_duration_seconds", self._sync_times.distribution()),
+        ]
 
     def _save_file(self, snapshot: Snapshot) -> Snapshot | DiskFull:
         """Write a snapshot's file, on the syncer's thread."""

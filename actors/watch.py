@@ -140,6 +140,8 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
             Sample("etcd_debugging_mvcc_watch_stream_total", hub.stream_count),
             Sample("etcd_debugging_mvcc_watcher_total", watchers),
             Sample("etcd_debugging_mvcc_slow_watcher_total", watchers - hub.synced_count),
+            Sample("etcd_debugging_mvcc_events_total", hub.event_count),
+            Sample("etcd_debugging_mvcc_pending_events_total", 0),  # none is kept for a slow watcher: it reads history
         ]
 
     def _begin(self, first: Changed) -> None:

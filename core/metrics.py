@@ -57,5 +57,8 @@ def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:
     return tuple(start * factor**power for power in range(count))
 
 
+COMPACTION_BOUNDS_MS = exponential(100, 2, 14)
+PAUSE_BOUNDS_MS = exponential(1, 2, 13)
+ROUND_TRIP_BOUNDS_S = exponential(0.0001, 2, 16)
+TTL_BOUNDS_S = exponential(1, 2, 24)
 SYNC_BOUNDS_S = exponential(0.001, 2, 14)
-APPLY_BOUNDS_S = exponential(0.0001, 2, 20)

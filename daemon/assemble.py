@@ -51,11 +51,13 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.messages.common import Tick
+    from actors.messages.metrics import Measure
     from actors.messages.membership import MembershipMessage
     from actors.messages.peer_transport import PeerTransportMessage
     from actors.messages.serve import ServeMessage
     from config.schema import Config
     from core.clock import Clock
+    from core.metrics import Sample
     from core.mvcc.view import View
     from core.raft.messages import Snapshot
     from daemon.bootstrap import Booted
@@ -121,8 +123,9 @@ def assemble(
     free_bytes: Callable[[], int],
     make_export: Callable[[View], Export],
     logger: structlog.stdlib.BoundLogger,
+    samples: Callable[[], Sequence[Sample]] = tuple,
 ) -> Assembled:
-    """Spawn the node's actors."""
+    """Spawn the node's actors.  *samples* gives the numbers that belong to none of them, from any thread."""
     member, cluster = MemberId(booted.metadata.node_id), booted.metadata.cluster_id
     now_ms = int(clock.wall_s() * 1000)
     own, shared = host.own_thread(), host.loop("Core")
@@ -241,7 +244,7 @@ def assemble(
         peers=peers,
         logger=bind("membership"),
     )
-    metrics = host.spawn(shared, MetricsActor, own=list, clock=clock)
+    metrics = host.spawn(shared, MetricsActor, own=samples, clock=clock)
     profiler = host.spawn(own, WorkerActor)
     cost = config.auth.bcrypt_cost
     passwords = Passwords(
@@ -284,7 +287,8 @@ def assemble(
         )
         for owner, listening in enumerate(client_listeners, 3)
     ]
-    for source in (watch,):
+    sources: list[Address[Measure]] = [wal, apply, raft, watch, lease, *clients]
+    for source in sources:
         metrics.tell(Join(source))
     ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, membership, metrics, *clients]
     for listener in ticking:

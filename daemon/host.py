@@ -15,6 +15,7 @@ import pykka
 
 from actors.base import NodeActor, Probe
 from actors.placement import LoopHome, ThreadHome
+from core.metrics import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +88,20 @@ class ThreadHost:
         self._refs.append(started)
         self._probe(started)
         return started
+
+    def samples(self) -> list[Sample]:
+        """Return how busy the actors are, from any thread."""
+        found: list[Sample] = []
+        homes: list[ThreadHome | LoopHome] = [self._own, *self._loops.values()]
+        for home in homes:
+            for load, depth in home.loads():
+                found += [
+                    Sample("actcd_actor_mailbox_depth", depth, (load.name,)),
+                    Sample("actcd_actor_messages_total", load.message_count, (load.name,)),
+                    Sample("actcd_actor_batches_total", load.batch_count, (load.name,)),
+                    Sample("actcd_actor_busy_seconds_total", load.busy_s, (load.name,)),
+                ]
+        return found
 
     def wait(self) -> None:
         """Block the calling thread until wake or a crash."""

@@ -66,7 +66,7 @@ class HealthPage:
             "non_learner": self._check_non_learner,
         }
         self._checks = every if kind == "readyz" else {"serializable_read": self._check_serializable_read}
-        self._last = dict.fromkeys(self._checks, 0)
+        self._last: dict[str, int] = {}
         self._counts = {(name, status): 0 for name in self._checks for status in ("success", "error")}
 
     @property

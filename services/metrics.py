@@ -36,6 +36,9 @@ BARE_COUNTERS = tuple(
 )
 """Counters that etcd named without the suffix that prometheus-client gives to all."""
 
+VERDICTS = frozenset(("etcd_server_healthcheck",))
+"""Families of which several listeners give the same, which must not be added up."""
+
 _SUFFIXED = re.compile(rf"\b({'|'.join(BARE_COUNTERS)})_total\b".encode()) if BARE_COUNTERS else None
 
 
@@ -111,9 +114,13 @@ def exposition(samples: Sequence[Sample], accept: str, *, zipped: bool) -> bytes
 def metric(name: str, family: Family, samples: Iterable[Sample]) -> Metric:
     """Return one family as prometheus-client knows it; samples with the same labels are added up."""
     values: dict[tuple[str, ...], float | Distribution] = {}
+    merge = worse if name in VERDICTS else added
     for sample in samples:
         before = values.get(sample.labels)
-        values[sample.labels] = sample.value if before is None else added(before, sample.value)
+        if before is None:
+            values[sample.labels] = sample.value
+        else:
+            values[sample.labels] = merge(before, sample.value)
     if family.kind == "histogram":
         histogram = HistogramMetricFamily(name, family.text, labels=family.labels)
         for labels, value in values.items():
@@ -127,6 +134,11 @@ def metric(name: str, family: Family, samples: Iterable[Sample]) -> Metric:
         assert not isinstance(value, Distribution), name
         made.add_metric(labels, value)
     return made
+
+
+def worse(one: float | Distribution, other: float | Distribution) -> float | Distribution:
+    """Return the lower of two verdicts of one family."""
+    return min(one, other)
 
 
 def added(one: float | Distribution, other: float | Distribution) -> float | Distribution:

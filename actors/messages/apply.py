@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import ClusterIs, Tick
+from actors.messages.metrics import Measure
 from actors.messages.serve import Answered, TokensUsed
 
 if TYPE_CHECKING:
@@ -106,4 +107,5 @@ ApplyMessage = (
     | Answered
     | TokensUsed
     | Tick
+    | Measure
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import Tick
+from actors.messages.metrics import Measure
 from actors.messages.peer_transport import CarryQuestions
 from actors.messages.raft import RoleIs
 from actors.messages.serve import Answered, AuthEvent, Completed, Refused
@@ -81,4 +82,5 @@ LeaseMessage = (
     | Refused
     | Answered
     | CarryQuestions
+    | Measure
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import Tick
+from actors.messages.metrics import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,4 +141,5 @@ RaftMessage = (
     | TransferLeader
     | ObserveRole
     | Tick
+    | Measure
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import ActivityIs, ClusterIs, Tick
+from actors.messages.metrics import Measure
 from actors.messages.raft import RoleIs
 
 if TYPE_CHECKING:
@@ -125,4 +126,5 @@ ServeMessage = (
     | Tick
     | Open
     | Drain
+    | Measure
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import Tick
+from actors.messages.metrics import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,4 +41,4 @@ class ObserveSpace(NamedTuple):
     observer: Address[WritesRefused]
 
 
-WalMessage = Append | SaveSnapshot | ObserveSpace | Tick
+WalMessage = Append | SaveSnapshot | ObserveSpace | Tick | Measure

@@ -61,6 +61,7 @@ class WatchHub:
         self._synced_count = 0
         self._unsynced: dict[Watcher, None] = {}  # of streams not blocked; the first in is the next to catch up
         self._progress_wanted: dict[StreamId, int] = {}
+        self._event_count = 0
 
     @property
     def stream_count(self) -> int:
@@ -71,6 +72,11 @@ class WatchHub:
     def watcher_count(self) -> int:
         """How many watchers there are, those of blocked streams included."""
         return sum(len(watching.watchers) for watching in self._streams.values())
+
+    @property
+    def event_count(self) -> int:
+        """How many events have been sent, each counted for every watcher that got it."""
+        return self._event_count
 
     @property
     def synced_count(self) -> int:
@@ -262,6 +268,7 @@ class WatchHub:
                 if not fields:
                     continue
                 body = b"".join(fields)
+                self._event_count += len(fields) * len(watchers)
                 if is_special(variant):
                     for watcher in watchers:
                         if watcher.next_revision <= revision:
@@ -300,6 +307,7 @@ class WatchHub:
         near = [watcher for watcher in near if watcher.next_revision <= reached + 1]
         header = self._header(self._current)
         for watcher, fields in replayed(near, revisions):
+            self._event_count += len(fields)
             self._send(watcher, header, fields, frames)
         for watcher in near:
             del self._unsynced[watcher]
