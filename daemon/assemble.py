@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
     from actors.address import Address
     from actors.messages.common import Tick
-    from actors.messages.metrics import Measure
     from actors.messages.membership import MembershipMessage
+    from actors.messages.metrics import Measure
     from actors.messages.peer_transport import PeerTransportMessage
     from actors.messages.serve import ServeMessage
     from config.schema import Config
