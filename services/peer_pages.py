@@ -144,6 +144,7 @@ class PeerPages:
 
         def reply(times: LeaseTimes, keys: list[bytes]) -> None:
             found = LeaseTimeToLiveResponse(ID=lease, TTL=times.remaining_s, grantedTTL=times.granted_s, keys=keys)
+            found.header.SetInParent()  # etcd fills it in for its client, and stops where there is none
             answer = LeaseInternalResponse(LeaseTimeToLiveResponse=found)
             responder.reply(200, [PROTOBUF], answer.SerializeToString())
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from core.types import MemberId
 
 _NEVER = "0001-01-01T00:00:00Z"
+_EVENTS_KEPT = 1000
+"""Places for past events; etcd writes into them by number, so all have to be there."""
 
 
 def dump(members: Iterable[Member], removed: Iterable[MemberId], cluster_version: str, index: int) -> bytes:
@@ -47,7 +49,7 @@ def dump(members: Iterable[Member], removed: Iterable[MemberId], cluster_version
         "Root": root,
         "WatcherHub": {
             "EventHistory": {
-                "Queue": {"Events": [], "Size": 0, "Front": 0, "Back": 0, "Capacity": 1000},
+                "Queue": {"Events": [None] * _EVENTS_KEPT, "Size": 0, "Front": 0, "Back": 0, "Capacity": _EVENTS_KEPT},
                 "StartIndex": 0,
                 "LastIndex": 0,
             }
