@@ -134,6 +134,8 @@ def _scalar(field: FieldDescriptor, given: object) -> bool | int | str | bytes:
     if kind == FieldDescriptor.TYPE_BYTES:
         if given is None:
             return b""
+        if isinstance(given, list):  # Go's package takes this for bytes, too
+            return bytes(_integer(each, "uint8", 0, 255) for each in map(_not_quoted, given))
         if not isinstance(given, str) or isinstance(given, _Number):
             raise _mismatch(given, "[]uint8")
         return _bytes(given)
@@ -164,6 +166,13 @@ def _integer(given: object, go_name: str, least: int, greatest: int) -> int:
     raise JsonFault(f"json: cannot unmarshal number {given} into Go value of type {go_name}")
 
 
+def _not_quoted(given: object) -> object:
+    """Return *given*, which must be no number in quotes.  Raises JsonFault."""
+    if isinstance(given, str) and not isinstance(given, _Number):
+        raise _mismatch(given, "uint8")
+    return given
+
+
 def _unquoted(text: str) -> object:
     if text.isascii() and text.isdigit() and (text == "0" or text[0] != "0"):
         return _Number(text)
@@ -185,7 +194,7 @@ def _enum(field: FieldDescriptor, given: object) -> int:
         assert field.enum_type is not None, field.full_name
         value = field.enum_type.values_by_name.get(given)
         if value is None:
-            written = string(string(given))
+            written = encode_basestring(encode_basestring(given))
             raise JsonFault(f"unknown value {written} for enum {field.enum_type.full_name}")
         return value.number
     return _integer(given, _ENUM, -(1 << 31), (1 << 31) - 1)
