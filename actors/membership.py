@@ -14,7 +14,15 @@ from actors.messages.apply import Inspect, ObserveCluster, ObserveOutcomes
 from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.membership import ChangeMembers, MembershipMessage, MoveLeader, PromoteMember, StepDown
 from actors.messages.peer_transport import AnswerPromotions, AskMember, MemberAnswer, ObserveActivity
-from actors.messages.raft import InspectRaft, ObserveRole, Propose, ProposeConfChange, RoleIs, TransferLeader
+from actors.messages.raft import (
+    AdvanceElection,
+    InspectRaft,
+    ObserveRole,
+    Propose,
+    ProposeConfChange,
+    RoleIs,
+    TransferLeader,
+)
 from actors.messages.serve import Answered, Completed, Refused
 from core.errors import (
     BadLeaderTransferee,
@@ -61,6 +69,10 @@ VERSIONS_CHECK_S = 5.0
 
 ASK_TIMEOUT_S = 5.0
 
+PEERS_TO_HASTEN = 2
+HASTEN_WITHIN_S = 5.0
+"""The first election is hastened when so many others are connected so soon after the start (etcd's rule)."""
+
 
 class _Pending(NamedTuple):
     """A change under way."""
@@ -87,18 +99,24 @@ class MembershipActor(NodeActor[MembershipMessage]):
         strict: bool,
         request_ids: RequestIds,
         timeout_s: float,
+        ticks_ahead: int,
         clock: Clock,
         apply: Address[ApplyMessage],
         raft: Address[RaftMessage],
         peers: Address[PeerTransportMessage],
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
-        """*strict* refuses changes that would endanger the quorum."""
+        """*strict* refuses changes that would endanger the quorum.
+
+        So many *ticks_ahead* of the first election need not be waited for once the others are there.
+        """
         super().__init__(home)
         self._local = local
         self._strict = strict
         self._ids = request_ids
         self._timeout_s = timeout_s
+        self._ticks_ahead = ticks_ahead
+        self._started_s = clock.monotonic_s()
         self._clock = clock
         self._apply = apply
         self._raft = raft
@@ -137,6 +155,7 @@ class MembershipActor(NodeActor[MembershipMessage]):
                 self._step_down(message)
             case ActivityIs():
                 self._activity = message
+                self._hasten_first_election()
                 if self._leaving and not self._connected_voters():
                     self._leave()
             case ClusterIs():
@@ -297,6 +316,14 @@ class MembershipActor(NodeActor[MembershipMessage]):
 
     def _voters(self) -> list[MemberId]:
         return [member.id for member in self._cluster.members if not member.is_learner and member.id != self._local]
+
+    def _hasten_first_election(self) -> None:
+        """Spare a cluster that has just started most of the silence that it takes to notice that nobody leads."""
+        if not self._ticks_ahead or len(self._activity.since_s) < PEERS_TO_HASTEN:
+            return
+        if self._clock.monotonic_s() - self._started_s < HASTEN_WITHIN_S:
+            self._raft.tell(AdvanceElection(self._ticks_ahead))
+        self._ticks_ahead = 0
 
     # -- versions ----------------------------------------------------------------------------------------------------
 

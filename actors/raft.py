@@ -15,6 +15,7 @@ from actors.messages.common import Tick
 from actors.messages.metrics import Measure, Measured
 from actors.messages.peer_transport import Send
 from actors.messages.raft import (
+    AdvanceElection,
     Applied,
     CarryMessages,
     ConfChangeApplied,
@@ -153,6 +154,10 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
                 self._node.report_snapshot(message.member, ok=message.ok)
             case SnapshotInstalled():
                 self._node.stable_snapshot(message.index)
+            case AdvanceElection():
+                if not self._node.leader_id:
+                    for _ in range(message.ticks):
+                        self._node.tick()
             case CarryMessages():
                 self._carrier = message.carrier
                 return

@@ -238,6 +238,8 @@ def assemble(
         strict=config.clustering.strict_reconfig_check,
         request_ids=RequestIds(member, 2, now_ms),
         timeout_s=timeout_s,
+        # Two are left, so that a leader that is there already has the time to be heard.
+        ticks_ahead=booted.raft.config.election_ticks - 2 if config.member.initial_election_tick_advance else 0,
         clock=clock,
         apply=apply,
         raft=raft,

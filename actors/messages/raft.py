@@ -76,6 +76,12 @@ class CarryMessages(NamedTuple):
     carrier: Address[Send]
 
 
+class AdvanceElection(NamedTuple):
+    """The others are there: count so many ticks as passed, if nobody leads yet."""
+
+    ticks: int
+
+
 class InspectRaft(NamedTuple):
     """Run *question* on the core, on this actor's thread, and let it send its own answer; it must not change anything.
 
@@ -134,6 +140,7 @@ RaftMessage = (
     | SnapshotStatus
     | SnapshotInstalled
     | CarryMessages
+    | AdvanceElection
     | InspectRaft
     | Stable
     | Applied

@@ -13,7 +13,7 @@ from actors.messages.apply import Inspect
 from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.membership import ChangeMembers, MoveLeader, PromoteMember, StepDown
 from actors.messages.peer_transport import AskMember, MemberAnswer
-from actors.messages.raft import InspectRaft, Propose, ProposeConfChange, RoleIs, TransferLeader
+from actors.messages.raft import AdvanceElection, InspectRaft, Propose, ProposeConfChange, RoleIs, TransferLeader
 from actors.messages.serve import Answered, Completed, Refused
 from core.errors import (
     BadLeaderTransferee,
@@ -98,6 +98,7 @@ class Membership:
             strict=True,
             request_ids=RequestIds(LOCAL, 2, 1),
             timeout_s=TIMEOUT_S,
+            ticks_ahead=8,
             clock=self.home.clock,
             apply=self.apply,
             raft=self.raft,
@@ -258,6 +259,14 @@ def test_nothing_to_hand_over(role: RoleIs) -> None:
     membership = Membership(role)
     membership.tell(ActivityIs({}), StepDown(5.0, Delivery(membership.asker, "go on")))
     assert membership.asker.messages == ["go on"]
+
+
+def test_the_first_election_is_hastened_once_when_the_others_are_there() -> None:
+    """A start need not take a whole election timeout; later, silence has to be waited for."""
+    membership = Membership(RoleIs(Term(1), MemberId(0), is_leader=False))
+    assert [advance.ticks for advance in membership.raft.pick(AdvanceElection)] == [8]
+    membership.tell(ActivityIs({SECOND: 0.0}), ActivityIs({SECOND: 0.0, LEARNER: 0.0}))
+    assert membership.raft.pick(AdvanceElection) == []
 
 
 def test_the_leader_raises_the_cluster_version_when_all_have_told_theirs() -> None:
