@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run cluster test check lint types proto bench fuzz clean
+.PHONY: run cluster test check lint types proto bench fuzz sim clean
 
 $(VENV)/run.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,12 @@ bench: $(VENV)/dev.stamp
 ROUNDS ?= 50
 fuzz: $(VENV)/dev.stamp
 	ACTCD_FUZZ_ROUNDS=$(ROUNDS) ACTCD_FUZZ_BASE=$$(date +%s) $(BIN)/pytest -x -q -n 2 -m e2e tests/e2e/test_differential_kv.py tests/e2e/test_differential_watch.py
+
+# Clusters of real actors with faults, each from a seed: make sim SEEDS=1000, make sim FROM=5000, make sim SEED=7.
+SEEDS ?= 200
+FROM ?= 1
+sim: $(VENV)/dev.stamp
+	$(BIN)/python -m sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) --from $(FROM))
 
 clean:
 	rm -rf $(VENV) default.etcd node1.etcd node2.etcd node3.etcd

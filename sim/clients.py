@@ -26,8 +26,11 @@ KINDS = ("put", "read", "stale", "old", "txn", "delete", "grant", "revoke", "com
 WRITER = (30.0, 15.0, 5.0, 4.0, 15.0, 8.0, 3.0, 1.0, 1.5)
 READER = (0.0, 60.0, 20.0, 4.0, 0.5, 0.0, 0.5, 0.0, 0.0)
 """How often each kind is asked."""
+READER_MOVES = 0.5
+WRITER_MOVES = 0.1
+"""How often a client goes to another member.  Readers look everywhere: stale answers are found where few ask."""
 LEASE_TTLS_S = (1, 2, 4)
-PATIENCE_S = (0.3, 1.0, 8.0)
+PATIENCE_S = (0.3, 1.0, 5.0)
 REFUSALS = {Code.RESOURCE_EXHAUSTED, Code.NOT_FOUND, Code.OUT_OF_RANGE, Code.INVALID_ARGUMENT}
 """Codes that say that nothing has happened (and that the request, as sent, was in order)."""
 
@@ -41,7 +44,7 @@ class Client:
         self._number = number
         self._cluster = cluster
         self._random = Random(f"client {number} {cluster.seed}")
-        self._weights = READER if number % 2 == 0 else WRITER
+        self._reads = number % 2 == 0
         self._member: Member = self._random.choice(cluster.members)
         self._count = 0
         self._asked = 0
@@ -54,13 +57,16 @@ class Client:
         """Ask nothing more."""
         self._stopped = True
 
+    def _patience_s(self) -> float:
+        return PATIENCE_S[0] if self._reads else self._random.choice(PATIENCE_S)
+
     def _think(self) -> None:
         if self._stopped:
             return
         self._cluster.schedule.after(self._random.expovariate(1.0 / self._cluster.settings.think_s), self._next)
 
     def _next(self) -> None:
-        if self._random.random() < 0.1:
+        if self._random.random() < (READER_MOVES if self._reads else WRITER_MOVES):
             self._member = self._random.choice(self._cluster.members)
         if self._leases and self._random.random() < 0.15:
             self._keep_alive(self._random.choice(self._leases))
@@ -72,7 +78,7 @@ class Client:
         self._count += 1
         value = b"%b-%d" % (self.name.encode(), self._count)
         key = random.choice(KEYS)
-        match random.choices(KINDS, self._weights)[0]:
+        match random.choices(KINDS, READER if self._reads else WRITER)[0]:
             case "put":
                 lease = random.choice(self._leases) if self._leases and random.random() < 0.3 else 0
                 return operations.put(truth, key, value, lease=lease)
@@ -134,7 +140,7 @@ class Client:
                 self._member = self._random.choice(self._cluster.members)
                 self._think()
 
-        self._cluster.schedule.after(self._random.choice(PATIENCE_S), give_up)
+        self._cluster.schedule.after(self._patience_s(), give_up)
 
     def _judge(self, operation: Operation, floor: int, at: tuple[str, int], status: Status, message: bytes) -> None:
         cluster = self._cluster
@@ -193,4 +199,4 @@ class Client:
             lambda _status: end(),
         )
         stream.write(LeaseKeepAliveRequest(ID=lease).SerializeToString())
-        self._cluster.schedule.after(5.0, end)
+        self._cluster.schedule.after(self._patience_s(), end)

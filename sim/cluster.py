@@ -6,6 +6,7 @@ everything must come right within a while.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,10 +52,10 @@ class Result(NamedTuple):
 class Cluster:
     """Everything of one run."""
 
-    def __init__(self, seed: int, trace: Trace, settings: Settings | None = None, plant: str = "") -> None:
+    def __init__(self, seed: int, trace: Trace, plant: str = "") -> None:
         self.seed = seed
-        self.settings = settings or from_seed(seed)
-        self._plant = plant
+        self.settings = settings_of(seed, plant)
+        self._plant = PLANTS[plant] if plant else None
         self.schedule = Schedule(Random(f"schedule {seed}"), trace)
         self.network = Network(self.schedule, Random(f"network {seed}"), self.settings)
         self.truth = Truth()
@@ -73,10 +74,8 @@ class Cluster:
 
     def plant(self, actor: NodeActor[Any]) -> Address[Any]:
         """Return what others shall tell instead of *actor*: itself, unless there is a bug to plant."""
-        if self._plant:
-            kind, make = PLANTS[self._plant]
-            if type(actor) is kind:
-                return make(actor)
+        if self._plant is not None and type(actor) is self._plant.kind:
+            return self._plant.make(actor)
         return actor.actor_ref
 
     def run(self) -> None:
@@ -129,11 +128,21 @@ class Cluster:
             raise Failure(f"revision {self.floor} was acknowledged, but the store is at {self.truth.revision}")
 
 
-def run(seed: int, *, lines_max: int | None = 200, plant: str = "", settings: Settings | None = None) -> Result:
+def settings_of(seed: int, plant: str) -> Settings:
+    """Return the settings of *seed*, in which *plant* can show."""
+    settings = from_seed(seed)
+    if not plant:
+        return settings
+    changed = replace(settings, faults=PLANTS[plant].faults, **PLANTS[plant].changes)
+    rates = [changed.clock_rates[number % settings.members] for number in range(changed.members)]
+    return replace(changed, clock_rates=tuple(rates))
+
+
+def run(seed: int, *, lines_max: int | None = 200, plant: str = "") -> Result:
     """Run *seed* and return what came of it."""
     trace = Trace(lines_max)
     failure = ""
-    cluster = Cluster(seed, trace, settings, plant)
+    cluster = Cluster(seed, trace, plant)
     try:
         cluster.run()
     except Failure as failed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.messages.raft import ReadIndex
 from actors.messages.serve import ReadIndexed
@@ -50,8 +50,19 @@ class ReadWithoutQuorum:
             self._raft.tell(message)
 
 
-PLANTS: dict[str, tuple[type[NodeActor[Any]], Callable[[NodeActor[Any]], Address[Any]]]] = {
-    "acknowledge-before-sync": (WalActor, AcknowledgeBeforeSync),
-    "read-without-quorum": (RaftActor, ReadWithoutQuorum),
+class Plant(NamedTuple):
+    """A bug: whom it replaces and by what, and the circumstances in which it can show at all."""
+
+    kind: type[NodeActor[Any]]
+    make: Callable[[NodeActor[Any]], Address[Any]]
+    faults: tuple[tuple[str, float], ...]
+    changes: dict[str, Any]
+    """Of the seed's settings."""
+
+
+PLANTS = {
+    "acknowledge-before-sync": Plant(WalActor, AcknowledgeBeforeSync, (("power", 0.3), ("all_down", 0.2)), {}),
+    "read-without-quorum": Plant(
+        RaftActor, ReadWithoutQuorum, (("isolate_leader", 0.3),), {"members": 3, "clients": 6, "think_s": 0.02}
+    ),
 }
-"""By name: whom it replaces, and what by."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-DELIVERIES_MAX = 2_000_000
+DELIVERIES_MAX = 800_000
 """More than any sound run needs: members that keep each other busy for ever are found, not waited for."""
 
 

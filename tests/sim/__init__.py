@@ -1,0 +1,1 @@
+"""Tests of the simulation, and the seeds that run on every change."""
