@@ -311,9 +311,13 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         return self.headers.encode(self.view.revision, self.term)
 
+    def has_room(self, cost: int) -> bool:
+        """See Node."""
+        return self._quota_bytes is None or self._allocated_bytes + cost < self._quota_bytes
+
     def may_grow(self, call: Call, cost: int) -> bool:
         """See Node."""
-        if not cost or self._quota_bytes is None or self._allocated_bytes + cost < self._quota_bytes:
+        if not cost or self.has_room(cost):
             return True
         if self.auth.enabled:
             # Nobody may stop the writes of all others without saying who it is.

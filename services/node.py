@@ -164,6 +164,9 @@ class Node(Protocol):
     def counter(self, view: View) -> Count | None:
         """Return what counts the live keys of *view* without a scan, if anything can.  For use at once."""
 
+    def has_room(self, cost: int) -> bool:
+        """Say whether *cost* more bytes fit into the quota."""
+
     def may_grow(self, call: Call, cost: int) -> bool:
         """Say whether *cost* more bytes fit into the quota; if not, refuse *call* and raise the alarm."""
 

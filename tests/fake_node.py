@@ -55,7 +55,7 @@ class FakeNode:
         self.commit_index = 9
         self.is_learner = False
         self.cluster_version = "3.6.0"
-        self.has_room = True
+        self.is_roomy = True
         self.counts = True
         self.costs: list[int] = []
         self.proposed: list[Proposed] = []
@@ -152,10 +152,14 @@ class FakeNode:
         """See Node."""
         return self.store.counter_for(view) if self.counts else None
 
+    def has_room(self, cost: int) -> bool:
+        """See Node."""
+        return self.is_roomy
+
     def may_grow(self, call: Call, cost: int) -> bool:
         """See Node."""
         self.costs.append(cost)
-        if not self.has_room and cost:
+        if not self.is_roomy and cost:
             call.fail(status_of(NoSpace()))
             return False
         return True

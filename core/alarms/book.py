@@ -42,6 +42,11 @@ class AlarmBook:
     def __init__(self) -> None:
         self._members: dict[Alarm, set[MemberId]] = {}
 
+    @property
+    def any(self) -> bool:
+        """Whether any alarm is on."""
+        return bool(self._members)
+
     def activate(self, member: MemberId, alarm: Alarm) -> bool:
         """Raise *alarm* for *member*; return whether that changed anything.  NONE is no alarm."""
         members = self._members.get(alarm, set())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from core.alarms.book import Alarm, AlarmBook
 from core.apply.auth import AuthApplier
 from core.apply.conf_state import decode_conf_state, encode_conf_state
-from core.apply.cost import put_cost, txn_cost
+from core.apply.cost import cost_max, put_cost, txn_cost
 from core.apply.kv import KvExecutor
 from core.apply.v2_request import Attributes, ClusterVersion, meaning, v2_request
 from core.errors import EtcdError, LeaseExists, NoSpace
@@ -50,8 +50,17 @@ if TYPE_CHECKING:
 _MEMBERS_TAG = b"\x12"
 """Field 2 of MemberListResponse."""
 
-_PUT_FIELD = 0x22
-"""First byte of an entry that holds a put, as actcd and etcd write them."""
+_KIND_BY_FIRST_BYTE = {
+    0x1A: "range",
+    0x22: "put",
+    0x2A: "delete_range",
+    0x32: "txn",
+    0x3A: "compaction",
+    0x42: "lease_grant",
+    0x4A: "lease_revoke",
+    0x52: "alarm",
+}
+"""What an entry holds, by the tag that it begins with as actcd and etcd write it; others are looked for."""
 
 
 class UnknownEntry(Exception):  # noqa: N818 - named for what was met
@@ -94,6 +103,7 @@ class Applier:
         """Read the state that *store* holds.  *quota_bytes* is None where there is no quota."""
         self.headers = headers
         self.allocated_bytes = 0
+        self._cost_max = 0
         """Size of the store's files, as told last: what the quota is held against."""
         self._minimum_ttl_s = minimum_lease_ttl_s
         self._decode_conf_change = decode_conf_change
@@ -213,13 +223,15 @@ class Applier:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def _apply_request(self, data: bytes) -> None:
-        if data[0] != _PUT_FIELD and (old := v2_request(data)) is not None:
+        kind = _KIND_BY_FIRST_BYTE.get(data[0], "")
+        if not kind and (old := v2_request(data)) is not None:
             self._apply_v2(old)
             return
         request = InternalRaftRequest.FromString(data)
+        self._cost_max = cost_max(len(data))
         outcome: bytes | EtcdError
         try:
-            kind = "put" if data[0] == _PUT_FIELD else self._kind(request)
+            kind = kind or self._kind(request)
             if self._auth_book.enabled:
                 self.auth.check(kind, request)
             outcome = self._handlers[kind](request)
@@ -247,6 +259,8 @@ class Applier:
         return self._kv.delete_range(delete.key, delete.range_end, delete.prev_kv)
 
     def _txn(self, request: InternalRaftRequest) -> bytes:
+        if not self.alarms.any and self._has_room(self._cost_max):
+            return self._kv.txn(request.txn)
         cost = txn_cost(request.txn)
         if cost:
             self.alarms.check_growth()
@@ -255,9 +269,12 @@ class Applier:
         answer = self._kv.txn(request.txn)
         return self._within_quota(answer, cost) if cost else answer
 
+    def _has_room(self, cost: int) -> bool:
+        return self._quota_bytes is None or self.allocated_bytes + cost < self._quota_bytes
+
     def _within_quota(self, answer: bytes, cost: int) -> bytes:
         # Too late to refuse: the entry is applied on every member, and only the answer can tell (etcd's second check).
-        if self._quota_bytes is not None and self.allocated_bytes + cost >= self._quota_bytes:
+        if not self._has_room(cost):
             self._effects.over_quota = True
             raise NoSpace
         return answer

@@ -18,6 +18,15 @@ PUT_OVERHEAD_BYTES = 256
 LEASE_COST_BYTES = 64
 
 
+_PUT_SIZE_BYTES_MIN = 7
+"""An operation that puts a key of one byte, in wire form."""
+
+
+def cost_max(size_bytes: int) -> int:
+    """Return what a request of this size can cost at most: to be asked before the cost itself is added up."""
+    return size_bytes + PUT_OVERHEAD_BYTES * (size_bytes // _PUT_SIZE_BYTES_MIN + 1)
+
+
 def put_cost(request: PutRequest) -> int:
     """Return the cost of a put."""
     return PUT_OVERHEAD_BYTES + len(request.key) + len(request.value)

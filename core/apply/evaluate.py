@@ -142,7 +142,13 @@ def _check_put(
 
 def _holds(view: View, compare: Compare) -> bool:
     """Tell whether *compare* holds for every key it names; a range without keys is like a missing key."""
-    records = view.range(compare.key, compare.range_end)
+    if not compare.range_end:
+        kv = view.get(compare.key)
+        if kv is not None:
+            return _holds_for(decode_kv(kv), compare)
+        records = []
+    else:
+        records = view.range(compare.key, compare.range_end)
     if not records:
         return compare.target != Compare.VALUE and _holds_for(_MISSING, compare)
     return all(_holds_for(decode_kv(untagged(record)), compare) for record in records)

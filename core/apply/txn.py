@@ -145,14 +145,15 @@ def _check_overlaps(ops: Iterable[RequestOp]) -> tuple[set[bytes], _Deletes]:
     ops = tuple(ops)
     puts: set[bytes] = set()
     deletes = _Deletes()
-    for op in ops:
-        if op.HasField("request_delete_range"):
+    kinds = [op.WhichOneof("request") for op in ops]
+    for op, kind in zip(ops, kinds, strict=True):
+        if kind == "request_delete_range":
             deletes.add(op.request_delete_range.key, op.request_delete_range.range_end)
-    for op in ops:
-        if op.HasField("request_txn"):
+    for op, kind in zip(ops, kinds, strict=True):
+        if kind == "request_txn":
             _add_nested(op.request_txn, puts, deletes)
-    for op in ops:
-        if op.HasField("request_put"):
+    for op, kind in zip(ops, kinds, strict=True):
+        if kind == "request_put":
             _add_put(op.request_put.key, puts, deletes)
     return puts, deletes
 

@@ -126,7 +126,7 @@ def test_what_cannot_be_read_as_an_entry_is_refused(method: str, payload: bytes)
 def test_without_room_what_may_grow_is_refused_and_a_delete_is_not() -> None:
     """Deleting is how an operator makes room."""
     node = FakeNode()
-    node.has_room = False
+    node.is_roomy = False
     service = KvService(node)
     calls = {name: FakeCall() for name in WRITES}
     for name, (request, _) in WRITES.items():

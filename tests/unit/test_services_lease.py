@@ -66,7 +66,7 @@ def test_a_grant_that_is_too_long_is_refused() -> None:
 def test_without_room_a_grant_is_refused() -> None:
     """Leases take space too."""
     node = FakeNode()
-    node.has_room = False
+    node.is_roomy = False
     LeaseService(node).grant(FakeCall(), LeaseGrantRequest(ID=1, TTL=9).SerializeToString())
     assert node.proposed == []
 
