@@ -19,6 +19,7 @@ from actors.messages.apply import Inspect, ObserveCluster
 from actors.messages.common import ActivityIs, ClusterIs
 from actors.messages.lease import Renew, TimeToLive
 from actors.messages.membership import PromoteMember
+from actors.messages.metrics import Measure, Measured
 from actors.messages.peer_transport import (
     AnswerPromotions,
     AskMember,
@@ -33,6 +34,7 @@ from actors.messages.raft import CarryMessages, SnapshotStatus, Step, Unreachabl
 from actors.messages.serve import Answered, Drain, Open, Renewed
 from actors.messages.worker import Work
 from core.errors import EtcdError, NotLeader
+from core.metrics import Histogram, Sample, exponential
 from core.mvcc.hashing import hash_kv
 from core.raft.messages import MessageType
 from net.rafthttp.client import PeerUnreachable
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 
     MakePeerEngine = Callable[[HttpHandler, TakeOver], Engine]
 
+ROUND_TRIP_BOUNDS_S = exponential(0.0001, 2, 16)
 SNAPSHOT_PIECE_BYTES = 256 * 1024
 SNAPSHOT_RETRY_S = 1.0
 """A snapshot takes much work to make: one that failed is not tried again at once."""
@@ -128,6 +131,7 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         self._cluster = ClusterIs((), (), "")
         self._membership: Address[PromoteMember] | None = None
         self._observers: list[Address[ActivityIs]] = []
+        self._round_trips: dict[MemberId, Histogram] = {}
         self._untaken = 0
         self._paused = False
         self._answers: dict[int, Callable[..., None]] = {}
@@ -168,6 +172,8 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
                     self._answers.pop(token)(ttl_s)
             case AnswerPromotions():
                 self._membership = message.judge
+            case Measure():
+                message.answer_to.tell(Measured(message.round, self._samples()))
             case Open():
                 self._run(self._engine.start())
             case Drain():
@@ -203,6 +209,24 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
 
     def measured(self, member: MemberId, round_trip_s: float) -> None:
         """See LinkListener."""
+        self._round_trips.setdefault(member, Histogram(ROUND_TRIP_BOUNDS_S)).observe(round_trip_s)
+
+    def _samples(self) -> list[Sample]:
+        local = f"{self._identity.member_id:x}"
+        samples = []
+        for member, peer in self._links.peers.items():
+            remote = f"{member:x}"
+            samples += [
+                Sample("etcd_network_active_peers", int(peer.active_since_s is not None), (local, remote)),
+                Sample("etcd_network_known_peers", 1, (local, remote)),
+                Sample("etcd_network_disconnected_peers_total", peer.disconnect_count, (local, remote)),
+                Sample("etcd_network_peer_sent_bytes_total", peer.sent_bytes, (remote,)),
+                Sample("etcd_network_peer_sent_failures_total", peer.failure_count, (remote,)),
+            ]
+            if member in self._round_trips:
+                times = self._round_trips[member].distribution()
+                samples.append(Sample("etcd_network_peer_round_trip_time_seconds", times, (remote,)))
+        return samples
 
     def open_sink(self, message: Message) -> Sink:
         """See LinkListener."""

@@ -289,7 +289,7 @@ def assemble(
         )
         for owner, listening in enumerate(client_listeners, 3)
     ]
-    sources: list[Address[Measure]] = [wal, apply, raft, watch, lease, *clients]
+    sources: list[Address[Measure]] = [wal, apply, raft, watch, lease, peers, *clients]
     for source in sources:
         metrics.tell(Join(source))
     ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, membership, metrics, *clients]

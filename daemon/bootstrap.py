@@ -96,6 +96,8 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
 
     Raises BootstrapRefused, WalError or StorageError where the data is not to be used.
     """
+    for unfinished in directory.snap.glob("tmp-incoming-*"):
+        unfinished.unlink()  # its sender begins anew
     snapshots = Snapshots(directory.snap, ground.fs, config.member.max_snapshots)
     restarted = exists(directory.wal, ground.fs)
     if restarted:

@@ -80,8 +80,16 @@ FAMILIES: dict[str, Family] = {
     "etcd_mvcc_put_total": Family("counter", "Keys put."),
     "etcd_mvcc_range_total": Family("counter", "Ranges read by clients."),
     "etcd_mvcc_txn_total": Family("counter", "Transactions with more than one change."),
+    "etcd_network_active_peers": Family("gauge", "Whether a member is connected.", ("Local", "Remote")),
     "etcd_network_client_grpc_received_bytes_total": Family("counter", "Bytes of the messages that clients have sent."),
     "etcd_network_client_grpc_sent_bytes_total": Family("counter", "Bytes of the messages sent to clients."),
+    "etcd_network_disconnected_peers_total": Family(
+        "counter", "How often the connection to a member was lost.", ("Local", "Remote")
+    ),
+    "etcd_network_known_peers": Family("gauge", "The other members; always 1.", ("Local", "Remote")),
+    "etcd_network_peer_round_trip_time_seconds": Family("histogram", "How long probes of a member took.", ("To",)),
+    "etcd_network_peer_sent_bytes_total": Family("counter", "Bytes of raft's messages to a member.", ("To",)),
+    "etcd_network_peer_sent_failures_total": Family("counter", "Losses of messages to a member.", ("To",)),
     "etcd_server_client_requests_total": Family(
         "counter", "Calls by kind and by the version that the client tells.", ("type", "client_api_version")
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import ActivityIs, ClusterIs
+from actors.messages.metrics import Measure
 from actors.messages.serve import Answered, Drain, Open, Renewed
 
 if TYPE_CHECKING:
@@ -65,5 +66,15 @@ class CarryQuestions(NamedTuple):
 
 
 PeerTransportMessage = (
-    Send | Taken | ObserveActivity | AskMember | ClusterIs | Answered | Renewed | AnswerPromotions | Open | Drain
+    Send
+    | Taken
+    | ObserveActivity
+    | AskMember
+    | ClusterIs
+    | Answered
+    | Renewed
+    | AnswerPromotions
+    | Measure
+    | Open
+    | Drain
 )

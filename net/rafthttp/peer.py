@@ -61,6 +61,10 @@ class Peer:
         self.active_since_s: float | None = None
         """Since when it has been heard from without a break, on the loop's clock; None while it is not."""
         self.round_trip_s: float | None = None
+        self.disconnect_count = 0
+        self.failure_count = 0
+        """Messages that were dropped or lost on the way, as far as it was noticed."""
+        self._sent_bytes = 0
         self._links = links
         self._urls = tuple(urls)
         self._url_at = 0
@@ -86,6 +90,11 @@ class Peer:
     def urls(self) -> tuple[str, ...]:
         """Where the member listens."""
         return self._urls
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that have gone out on streams and as posts."""
+        return self._sent_bytes + sum(stream.sent_bytes for stream in self._outgoing.values())
 
     def move_to(self, urls: Sequence[str]) -> None:
         """Use other URLs from now on."""
@@ -124,12 +133,12 @@ class Peer:
     def _send_on(self, stream: OutgoingStream | None, messages: Sequence[Message]) -> None:
         if stream is not None:
             if not stream.send(messages):
-                self._links.unreachable(self.member)
+                self._failed()
             return
         room = PIPELINE_MESSAGES_MAX - len(self._queue)
         self._queue.extend(messages[:room])
         if len(messages) > room:
-            self._links.unreachable(self.member)
+            self._failed()
         while self._posting < PIPELINE_POSTS_MAX and self._posting < len(self._queue):
             self._posting += 1
             self._run(self._post_queued())
@@ -149,15 +158,20 @@ class Peer:
         except PeerUnreachable as error:
             self._complain("post", str(error))
             self._queue.clear()
-            self._links.unreachable(self.member)
+            self._failed()
             return
+        self._sent_bytes += len(body)
         if answer.status == HTTPStatus.NO_CONTENT:
             self._complained.discard("post")
         elif answer.status == HTTPStatus.FORBIDDEN and b"removed" in answer.body:
             self._links.told_removed(self.member)
         else:
             self._complain("post", f"{answer.status} {answer.body[:200].decode(errors='replace').strip()}")
-            self._links.unreachable(self.member)
+            self._failed()
+
+    def _failed(self) -> None:
+        self.failure_count += 1
+        self._links.unreachable(self.member)
 
     async def ask(
         self,
@@ -185,13 +199,15 @@ class Peer:
         older = self._outgoing.pop(kind, None)
         self._outgoing[kind] = stream
         if older is not None:
+            self._sent_bytes += older.sent_bytes
             older.close()
         return stream
 
     def _lost(self, kind: StreamKind, stream: OutgoingStream) -> None:
         if self._outgoing.get(kind) is stream:
             del self._outgoing[kind]
-            self._links.unreachable(self.member)
+            self._sent_bytes += stream.sent_bytes
+            self._failed()
 
     async def _keep_beating(self) -> None:
         while True:
@@ -293,6 +309,7 @@ class Peer:
         if active:
             self._links.log.info("peer became active", peer_id=f"{self.member:x}")
         else:
+            self.disconnect_count += 1
             self._links.log.warning("peer became inactive (message send to peer failed)", peer_id=f"{self.member:x}")
         self._links.activity_changed()
 
