@@ -220,9 +220,9 @@ def decoded(kind: type[Message], body: bytes, *, many: bool) -> list[bytes]:
             messages.append(message.SerializeToString())
             if not many:
                 break
-    except JsonFault:
+    except (JsonFault, RecursionError) as error:
         if not messages:
-            raise
+            raise (error if isinstance(error, JsonFault) else JsonFault("exceeded max depth")) from None
     return messages if messages or many else [b""]
 
 

@@ -149,7 +149,7 @@ def value(server: Server, name: str, **labels: str) -> float:
 
 def test_counts_follow_what_clients_do(etcd: Server, subject: Server) -> None:
     """Calls, keys, leases, watchers and bytes: both servers count the same for the same requests."""
-    counted = (
+    counted: tuple[tuple[str, dict[str, str]], ...] = (
         ("etcd_mvcc_put_total", {}),
         ("etcd_mvcc_delete_total", {}),
         ("etcd_mvcc_txn_total", {}),
