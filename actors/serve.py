@@ -67,6 +67,7 @@ from services.grpc_metrics import samples as grpc_samples
 from services.identity import certified_name, refuse, token_in
 from services.routes import client_routes
 from services.standing import needs_leader
+from services.timing import Times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -212,6 +213,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._client_cert_auth = client_cert_auth
         self._http = http
         self._profiler = profiler
+        self._times: Times | None = None
         self._failed_count = self._slow_rounds = self._failed_rounds = 0
         self._tokens_waiting: list[tuple[float, Context, Callable[[Identity], None], Callable[[EtcdError], None]]] = []
         self._tokens_tick_s = 0.0
@@ -245,6 +247,9 @@ class ServeActor(NodeActor[ServeMessage]):
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
         routes = client_routes(self)
+        if self._http.timed:
+            self._times = Times(self._loop.time)
+            routes = self._times.timed(routes)
         self._pages = ClientHttp(self, routes, self._http)
         self._routes = routes
         grpc = routes if self._http.serves in {Serves.ALL, Serves.GRPC} else Routes({}, {})
@@ -600,6 +605,7 @@ class ServeActor(NodeActor[ServeMessage]):
     def _samples(self) -> list[Sample]:
         return [
             *grpc_samples(self._routes),
+            *(() if self._times is None else self._times.samples()),
             *self._pages.samples(),
             Sample("etcd_server_proposals_pending", len(self._waiting)),
             Sample("etcd_server_proposals_failed_total", self._failed_count),

@@ -652,9 +652,7 @@ class Metrics:
     """Profiling and Monitoring."""
 
     enable_pprof: bool = setting("enable-pprof", SWITCH, False, "Whether to offer profiles below /debug/pprof/.")
-    metrics: str = setting(
-        "metrics", TEXT, "basic", "Detail of the metrics; extensive adds histograms of calls.", supported=False
-    )
+    metrics: str = setting("metrics", TEXT, "basic", "Detail of the metrics; extensive adds histograms of calls.")
     listen_metrics_urls: tuple[Url, ...] = setting(
         "listen-metrics-urls",
         OPTIONAL_URLS,

@@ -59,6 +59,7 @@ def http_options(config: Config, serves: Serves) -> HttpOptions:
         origins=frozenset(config.security.cors),
         hosts=frozenset(config.security.host_whitelist),
         profiles=PROFILES if config.metrics.enable_pprof or config.logging.log_level == "debug" else {},
+        timed=config.metrics.metrics == "extensive",
         client_cert_auth=config.security.client_cert_auth,
     )
 

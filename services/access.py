@@ -45,6 +45,8 @@ class HttpOptions:
     """Names that a request may give for this server; empty for any."""
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     """Pages of profiles by their names; empty for none."""
+    timed: bool = False
+    """Whether metrics tell how long calls take."""
     client_cert_auth: bool = False
     """Whether certificates name users elsewhere: here they do not, and who relies on it is told."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pool
 
+import proto.rpc_pb2  # noqa: F401 - registers the descriptors that are looked up here
 from core.metrics import Sample
 from net.rpc import Code
 

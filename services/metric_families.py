@@ -127,6 +127,9 @@ FAMILIES: dict[str, Family] = {
     "grpc_server_handled_total": Family(
         "counter", "Calls ended, by code.", ("grpc_type", "grpc_service", "grpc_method", "grpc_code")
     ),
+    "grpc_server_handling_seconds": Family(
+        "histogram", "Time that calls took.", ("grpc_type", "grpc_service", "grpc_method")
+    ),
     "grpc_server_msg_received_total": Family(
         "counter", "Messages received.", ("grpc_type", "grpc_service", "grpc_method")
     ),

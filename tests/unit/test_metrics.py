@@ -98,10 +98,10 @@ def test_ends_of_calls_are_counted_by_code() -> None:
     stream = routes.tallies.find("/etcdserverpb.Watch/Watch")
     stream.started, stream.received, stream.sent, stream.received_bytes = 1, 2, 3, 4
     text = "\n".join(lines(*grpc_samples(routes)))
-    unary = 'grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary"'
+    labels = 'grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary"'
     for line in (
-        f'grpc_server_handled_total{{grpc_code="OK",{unary}}} 3.0',
-        f'grpc_server_handled_total{{grpc_code="NotFound",{unary}}} 1.0',
+        f'grpc_server_handled_total{{grpc_code="OK",{labels}}} 3.0',
+        f'grpc_server_handled_total{{grpc_code="NotFound",{labels}}} 1.0',
         'grpc_server_msg_sent_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"} 3.0',
         'etcd_server_client_requests_total{client_api_version="3.5",type="unary"} 5.0',
         'etcd_server_client_requests_total{client_api_version="unknown",type="stream"} 1.0',

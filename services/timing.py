@@ -1,0 +1,135 @@
+"""How long calls take, method by method: for listeners of which detailed metrics are asked.
+
+Each call then goes through an object of its own, which is why it is an option.  A stream takes as long as it is open.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from core.metrics import Histogram, Sample
+from net.rpc import Routes
+from services.grpc_metrics import kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from net.rpc import Call, Status, Stream, StreamHandler, StreamMethod, UnaryMethod
+
+BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Prometheus' default bounds, which etcd's dashboards expect."""
+
+
+class Times:
+    """The histograms of one listener."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        """*now_s* gives monotonic seconds."""
+        self._now_s = now_s
+        self._times: dict[tuple[str, str, str], Histogram] = {}
+
+    def timed(self, routes: Routes) -> Routes:
+        """Return *routes*, each call of which is timed."""
+        return Routes(
+            {path: self._unary(path, method) for path, method in routes.unary.items()},
+            {path: self._stream(path, method) for path, method in routes.streams.items()},
+            routes.tallies,
+        )
+
+    def samples(self) -> list[Sample]:
+        """Return what was measured so far."""
+        return [
+            Sample("grpc_server_handling_seconds", histogram.distribution(), labels)
+            for labels, histogram in self._times.items()
+        ]
+
+    def _histogram(self, path: str, *, unary: bool) -> Histogram:
+        return self._times.setdefault(kind_of(path, unary=unary), Histogram(BOUNDS_S))
+
+    def _unary(self, path: str, method: UnaryMethod) -> UnaryMethod:
+        histogram, now_s = self._histogram(path, unary=True), self._now_s
+
+        def timed(call: Call, payload: bytes) -> None:
+            method(_TimedCall(call, histogram, now_s), payload)
+
+        return timed
+
+    def _stream(self, path: str, method: StreamMethod) -> StreamMethod:
+        histogram, now_s = self._histogram(path, unary=False), self._now_s
+
+        def timed(stream: Stream) -> StreamHandler:
+            return _TimedHandler(method(stream), histogram, now_s)
+
+        return timed
+
+
+class _TimedCall:
+    """A call that notes when it is answered.  One whose client gives up is not answered, and not counted."""
+
+    def __init__(self, call: Call, histogram: Histogram, now_s: Callable[[], float]) -> None:
+        self._call = call
+        self._histogram = histogram
+        self._now_s = now_s
+        self._since_s = now_s()
+
+    @property
+    def method(self) -> str:
+        """See Context."""
+        return self._call.method
+
+    @property
+    def metadata(self) -> Mapping[str, Sequence[str]]:
+        """See Context."""
+        return self._call.metadata
+
+    @property
+    def peer(self) -> str:
+        """See Context."""
+        return self._call.peer
+
+    @property
+    def common_name(self) -> str | None:
+        """See Context."""
+        return self._call.common_name
+
+    @property
+    def deadline_s(self) -> float | None:
+        """See Context."""
+        return self._call.deadline_s
+
+    @property
+    def done(self) -> bool:
+        """See Call."""
+        return self._call.done
+
+    def reply(self, message: bytes) -> None:
+        """See Call."""
+        self._note()
+        self._call.reply(message)
+
+    def fail(self, status: Status) -> None:
+        """See Call."""
+        self._note()
+        self._call.fail(status)
+
+    def _note(self) -> None:
+        if not self._call.done:
+            self._histogram.observe(self._now_s() - self._since_s)
+
+
+class _TimedHandler:
+    """A stream's handler that notes when the stream is over."""
+
+    def __init__(self, handler: StreamHandler, histogram: Histogram, now_s: Callable[[], float]) -> None:
+        self._histogram = histogram
+        self._now_s = now_s
+        self._since_s = now_s()
+        self._on_closed = handler.on_closed
+        self.on_message = handler.on_message
+        self.on_half_close = handler.on_half_close
+        self.on_drained = handler.on_drained
+
+    def on_closed(self, status: Status) -> None:
+        """See StreamHandler."""
+        self._histogram.observe(self._now_s() - self._since_s)
+        self._on_closed(status)
