@@ -9,13 +9,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from actors.base import Home, NodeActor
+from actors.caught_up import CaughtUp
 from actors.messages.apply import ObserveAuth, ObserveLeases, ObserveOutcomes
 from actors.messages.common import Tick
-from actors.messages.lease import Checkpointed, Granted, LeaseMessage, ListLeases, Promote, Renew, Revoked, TimeToLive
+from actors.messages.lease import (
+    AppliedIs,
+    Checkpointed,
+    Granted,
+    LeaseMessage,
+    ListLeases,
+    Promote,
+    Renew,
+    Revoked,
+    TimeToLive,
+)
 from actors.messages.metrics import Measure, Measured
 from actors.messages.peer_transport import AskMember, CarryQuestions, MemberAnswer
 from actors.messages.raft import ObserveRole, Propose, RoleIs
-from actors.messages.serve import Answered, AuthIs, Completed, Refused, Renewed, TokensUsed
+from actors.messages.serve import Answered, AuthIs, Completed, ReadIndexed, Refused, Renewed, TokensUsed
 from core.auth.rules import NO_RULES, ROOT_USER
 from core.errors import NotPrimaryLessor, RequestTimeout
 from core.metrics import TTL_BOUNDS_S, Histogram, Sample
@@ -92,8 +103,9 @@ class _Forward(NamedTuple):
 class LeaseActor(NodeActor[LeaseMessage]):
     """Keeps the clock of the leases.
 
-    Owns: the lessor; renewals of leases that have expired and wait for their revoke.  Tells: RaftActor (revokes),
-    whoever asked.  Fails when: the lessor finds itself broken.
+    Owns: the lessor; renewals of leases that have expired and wait for their revoke; questions about leases that it
+    does not know yet.  Tells: RaftActor (revokes, reads), ApplyActor (questions), whoever asked.  Fails when: the
+    lessor finds itself broken.
     """
 
     def __init__(
@@ -126,6 +138,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
         self._forwarded: dict[int, _Forward] = {}
         self._forward_count = 0
         self._retries: list[_Forward] = []
+        self._unknown: CaughtUp[Renew | TimeToLive] = CaughtUp(raft, apply, self.actor_ref)
         self._introduced = False
         self._granted_count = self._renewed_count = self._revoked_count = self._expired_count = 0
         self._ttls = Histogram(TTL_BOUNDS_S)
@@ -142,6 +155,10 @@ class LeaseActor(NodeActor[LeaseMessage]):
         match message:
             case Renew():
                 self._renew(message)
+            case ReadIndexed():
+                self._unknown.take_index(message)
+            case AppliedIs():
+                self._answer_unknown(message)
             case Measure():
                 message.answer_to.tell(Measured(message.round, self._samples()))
             case Granted():
@@ -176,6 +193,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
             case Tick():
                 if self._retries:
                     self._retry(message.now_s)
+                self._unknown.tick(message.now_s)
                 if message.now_s >= self._next_check_s:
                     self._next_check_s = message.now_s + EXPIRY_CHECK_S
                     self._revoke_expired(message.now_s)
@@ -208,7 +226,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
         elif not primary and self._lessor.primary:
             self._demote()
 
-    def _renew(self, message: Renew) -> None:
+    def _renew(self, message: Renew, *, caught_up: bool = False) -> None:
         now_s = self._clock.monotonic_s()
         answers: list[tuple[int, int | EtcdError]] = []
         for token, lease in message.asks:
@@ -224,18 +242,30 @@ class LeaseActor(NodeActor[LeaseMessage]):
             if ttl_s is None and lease in self._lessor:
                 # Expired but not yet revoked: the answer that it is gone waits until it is.
                 self._late.setdefault(lease, []).append((token, message.answer_to))
+            elif ttl_s is None and not caught_up:
+                self._unknown.wait(message._replace(asks=((token, lease),)), now_s)
             else:
                 self._renewed_count += ttl_s is not None
                 answers.append((token, ttl_s or 0))
         if answers:
             message.answer_to.tell(Renewed(answers))
 
-    def _answer_times(self, message: TimeToLive) -> None:
+    def _answer_times(self, message: TimeToLive, *, caught_up: bool = False) -> None:
+        if self._lessor.primary and message.lease not in self._lessor and not caught_up:
+            self._unknown.wait(message, self._clock.monotonic_s())
+            return
         times = self._times(message.lease)
         if isinstance(times, NotPrimaryLessor) and self._carrier is not None and message.may_forward:
             self._forward(_Forward(message, self._clock.monotonic_s() + self._forward_timeout_s))
         else:
             message.answer_to.tell(Answered(message.token, times))
+
+    def _answer_unknown(self, message: AppliedIs) -> None:
+        for ask in self._unknown.take_applied(message, self._clock.monotonic_s()):
+            if isinstance(ask, Renew):
+                self._renew(ask, caught_up=True)
+            else:
+                self._answer_times(ask, caught_up=True)
 
     # -- asking the primary ------------------------------------------------------------------------------------------
 
@@ -279,6 +309,8 @@ class LeaseActor(NodeActor[LeaseMessage]):
         for asks in late.values():
             for token, answer_to in asks:
                 answer_to.tell(Renewed([(token, NotPrimaryLessor())]))
+        for ask in self._unknown.give_up():
+            self.handle(ask)
 
     def _times(self, lease: LeaseId) -> LeaseTimes | NotPrimaryLessor:
         try:

@@ -27,7 +27,7 @@ from sim.host import SimClock, SimHost, SimTicker
 from sim.network import SimPeers
 from sim.schedule import Failure
 from storage.schema import StorageError
-from wal.errors import WalError
+from wal.errors import DiskFull, WalError
 
 if TYPE_CHECKING:
     from actors.address import Address
@@ -154,7 +154,8 @@ class Member:
         try:
             self.booted = boot(self._config, self._directory, ground, logger)
         except (BootstrapRefused, StorageError, ValueError, WalError, OSError) as error:
-            if not self.crashes_expected or not isinstance(error, WalError | OSError):
+            full = isinstance(error, DiskFull) and self.fs.capacity_bytes is not None
+            if not full and not (self.crashes_expected and isinstance(error, WalError | OSError)):
                 raise Failure(f"{self.name} cannot start: {error!r}") from error
             self._schedule.note(self.name, f"cannot start: {error}")
             return False

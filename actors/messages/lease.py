@@ -8,14 +8,14 @@ from actors.messages.common import Tick
 from actors.messages.metrics import Measure
 from actors.messages.peer_transport import CarryQuestions
 from actors.messages.raft import RoleIs
-from actors.messages.serve import Answered, AuthEvent, Completed, Refused
+from actors.messages.serve import Answered, AuthEvent, Completed, ReadIndexed, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.address import Address
     from actors.messages.serve import Renewed
-    from core.types import LeaseId, Term
+    from core.types import Index, LeaseId, Term
 
 
 class Granted(NamedTuple):
@@ -43,7 +43,7 @@ class Promote(NamedTuple):
 
 
 class Renew(NamedTuple):
-    """Prolong these; the answers keep the order."""
+    """Prolong these; the answers keep the order, but those about leases that are not known here come later."""
 
     asks: Sequence[tuple[int, LeaseId]]
     """Token of the asker, lease."""
@@ -69,6 +69,12 @@ class ListLeases(NamedTuple):
     answer_to: Address[Answered]
 
 
+class AppliedIs(NamedTuple):
+    """From ApplyActor: everything up to *index* is applied, and all that follows from it has been told."""
+
+    index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+
+
 LeaseEvent = Granted | Revoked | Checkpointed | Promote
 LeaseMessage = (
     LeaseEvent
@@ -83,4 +89,6 @@ LeaseMessage = (
     | Answered
     | CarryQuestions
     | Measure
+    | ReadIndexed
+    | AppliedIs
 )

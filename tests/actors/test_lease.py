@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from actors.caught_up import ASK_AGAIN_S
 from actors.lease import EXPIRY_CHECK_S, REVOKES_PER_CHECK_MAX, LeaseActor
-from actors.messages.apply import ObserveAuth, ObserveLeases, ObserveOutcomes
+from actors.messages.apply import Inspect, ObserveAuth, ObserveLeases, ObserveOutcomes
 from actors.messages.common import Tick
-from actors.messages.lease import Checkpointed, Granted, ListLeases, Promote, Renew, Revoked, TimeToLive
-from actors.messages.raft import ObserveRole, Propose, RoleIs
-from actors.messages.serve import Answered, Completed, Refused, Renewed
+from actors.messages.lease import AppliedIs, Checkpointed, Granted, ListLeases, Promote, Renew, Revoked, TimeToLive
+from actors.messages.raft import ObserveRole, Propose, ReadIndex, RoleIs
+from actors.messages.serve import Answered, Completed, ReadIndexed, Refused, Renewed
 from core.errors import NotPrimaryLessor, ProposalDropped
 from core.lease.lessor import Lessor
 from core.request_id import RequestIds, owner_of
-from core.types import LeaseId, MemberId, Term
+from core.types import Index, LeaseId, MemberId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest
 from services.node import LeaseTimes
 from tests.actors.home import TestHome
@@ -47,6 +48,12 @@ class Leases:
     def lead(self, *leases: tuple[LeaseId, int]) -> None:
         """Make this member the primary, with these leases."""
         self.home.tell(self.actor, Granted(leases), role(is_leader=True), Promote(Term(2)))
+
+    def catch_up(self, applied: int = 7, index: int = 7) -> None:
+        """Let this member learn that up to *index* is committed, and that it has applied so far."""
+        for read in self.raft.of(ReadIndex)[-1:]:
+            self.home.tell(self.actor, ReadIndexed(read.context, Index(index)))
+        self.home.tell(self.actor, AppliedIs(Index(applied)))
 
     def pass_time(self, by_s: float) -> None:
         self.home.clock.now_s += by_s
@@ -98,13 +105,58 @@ def test_an_unknown_lease_has_no_time(leases: Leases) -> None:
     """0 is how a client learns that its lease is gone."""
     leases.lead()
     leases.renew((1, A))
+    leases.catch_up()
     assert leases.renewed() == [(1, 0)]
+
+
+def test_a_lease_whose_grant_is_not_applied_yet_is_not_gone(leases: Leases) -> None:
+    """A leader with a slow disk applies later than those who have acknowledged the grant to its client."""
+    leases.lead()
+    leases.renew((1, A))
+    leases.catch_up(applied=6)
+    assert leases.renewed() == []
+    leases.home.tell(leases.actor, Granted([(A, 10)]))
+    leases.catch_up(applied=7)
+    assert leases.renewed() == [(1, 10)]
+
+
+def test_questions_that_come_during_a_round_wait_for_the_next(leases: Leases) -> None:
+    """An index found for one question may lie before what was committed when another was asked."""
+    leases.lead()
+    leases.renew((1, A))
+    leases.renew((2, B))
+    leases.catch_up()
+    assert leases.renewed() == [(1, 0)]
+    leases.catch_up()
+    assert leases.renewed() == [(1, 0), (2, 0)]
+
+
+def test_what_got_lost_on_the_way_is_asked_again(leases: Leases) -> None:
+    """A round may be lost with a message, and what is applied moves on."""
+    leases.lead()
+    leases.renew((1, A))
+    leases.pass_time(ASK_AGAIN_S + 0.1)
+    assert [read.context for read in leases.raft.of(ReadIndex)] == [1, 1]
+    leases.catch_up(applied=6)
+    asked = len(leases.apply.of(Inspect))
+    leases.pass_time(0.1)
+    assert len(leases.apply.of(Inspect)) == asked + 1
+
+
+def test_a_member_that_leads_no_more_does_not_say_that_a_lease_is_gone(leases: Leases) -> None:
+    """Another member leads by now and may have granted it."""
+    leases.lead()
+    leases.renew((1, A))
+    leases.home.tell(leases.actor, role(is_leader=False, term=3))
+    leases.catch_up()
+    assert leases.renewed() == [(1, NotPrimaryLessor)]
 
 
 def test_answers_keep_the_order_of_asking(leases: Leases) -> None:
     """Each of a stream's answers belongs to the request at its place."""
     leases.lead((A, 10), (B, 20))
     leases.renew((1, B), (2, A), (3, LeaseId(99)))
+    leases.catch_up()
     assert leases.renewed() == [(1, 20), (2, 10), (3, 0)]
 
 
@@ -227,6 +279,7 @@ def test_remaining_time_is_told_in_whole_seconds(leases: Leases) -> None:
     leases.lead((A, 10))
     leases.home.clock.now_s += 0.5
     leases.home.tell(leases.actor, TimeToLive(1, A, leases.asker), TimeToLive(2, B, leases.asker))
+    leases.catch_up()
     assert leases.asker.of(Answered) == [Answered(1, LeaseTimes(10, 10)), Answered(2, LeaseTimes(None, 0))]
 
 
