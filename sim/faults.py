@@ -11,6 +11,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from core.raft.role import Role
+from proto.rpc_pb2 import MoveLeaderRequest
+from sim.connections import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,7 @@ PARTITION_S = (0.5, 6.0)
 PAUSE_S = (0.1, 4.0)
 FULL_DISK_S = (0.5, 5.0)
 SLOW_SYNC_S = 0.3
+CLOCK_JUMP_S = 10.0
 CHANGES_BEFORE_POWER_FAILS = 40
 
 
@@ -46,6 +49,8 @@ class Faults:
             "partition": self._partition,
             "isolate_leader": lambda: self._isolate(self._leader()),
             "one_way": self._cut_one_way,
+            "transfer": self._transfer,
+            "clock_jump": self._jump_clock,
         }
         self.over = False
         for kind, rate in cluster.settings.faults:
@@ -179,6 +184,28 @@ class Faults:
         self._schedule.note("net", f"nothing gets from {sender.name} to {to.name}")
         self._cluster.network.link(sender.id, to.id).cut = True
         self._heal_later()
+
+    def _transfer(self) -> None:
+        leader = self._leader()
+        if leader is None:
+            return
+        target = self._random.choice(self._cluster.members)
+        self._schedule.note(leader.name, f"is asked to let {target.name} lead")
+        request = MoveLeaderRequest(targetID=target.id)
+        Call(
+            self._cluster,
+            leader,
+            "/etcdserverpb.Maintenance/MoveLeader",
+            "operator",
+            request.SerializeToString(),
+            lambda status, _: self._schedule.note("", f"transfer: {status.code.name} {status.message}"),
+        )
+
+    def _jump_clock(self) -> None:
+        member = self._random.choice(self._cluster.members)
+        by_s = self._random.uniform(-CLOCK_JUMP_S, CLOCK_JUMP_S)
+        self._schedule.note(member.name, f"its time of day jumps by {by_s:.3f} s")
+        member.clock.wall_offset_s += by_s
 
     def _heal_later(self) -> None:
         self._schedule.after(self._random.uniform(*PARTITION_S), self._heal)

@@ -227,7 +227,7 @@ class Member:
 
     def attach(self, **kwargs: Any) -> Address[Any]:  # noqa: ANN401 - see Surroundings
         """See Surroundings."""
-        self._peers = SimPeers(self.name, self.id, self._cluster.network, kwargs["raft"])
+        self._peers = SimPeers(self.name, self.id, self._cluster.network, kwargs)
         self._cluster.network.connect(self.id, self._peers)
         return self._peers
 

@@ -14,12 +14,14 @@ from actors.messages.raft import CarryMessages, SnapshotStatus, Step, Unreachabl
 from actors.messages.serve import Answered
 from core.raft.messages import MessageType
 from sim.describe import describe_raft
+from sim.pages import SimPages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
     from actors.address import Address
+    from actors.messages.peer_transport import MemberAnswer
     from actors.messages.raft import RaftMessage
     from core.raft.messages import Message
     from core.types import MemberId
@@ -96,6 +98,26 @@ class Network:
                 arrives_s - self._schedule.now_s - self._schedule.spent_s, self._arrival(link, message)
             )
 
+    def ask(self, sender: SimPeers, asked: AskMember) -> None:
+        """Carry a question to another member and its answer back; without one, that is told when its time is over."""
+        forth, back = self.link(sender.member, asked.member), self.link(asked.member, sender.member)
+        answered = False
+
+        def answer(got: MemberAnswer | None) -> None:
+            nonlocal answered
+            if not answered and (got is None or not back.cut):
+                answered = True
+                asked.answer_to.tell(Answered(asked.token, got))
+
+        def arrive() -> None:
+            peers = self._ports.get(asked.member)
+            if peers is not None and not forth.cut:
+                peers.pages.handle(asked, lambda got: self._schedule.after(self.delay_s(), lambda: answer(got)))
+
+        self._schedule.note(sender.name, f"asks {asked.member:x} for {asked.path}")
+        self._schedule.after(self.delay_s(), arrive)
+        self._schedule.after(asked.timeout_s, lambda: answer(None))
+
     def _arrival(self, link: Link, message: Message) -> Callable[[], None]:
         def arrive() -> None:
             peers = self._ports.get(message.to)
@@ -108,12 +130,14 @@ class Network:
 class SimPeers:
     """What PeerTransportActor is to the other actors of one member."""
 
-    def __init__(self, name: str, member: MemberId, network: Network, raft: Address[RaftMessage]) -> None:
+    def __init__(self, name: str, member: MemberId, network: Network, given: dict[str, Any]) -> None:
+        """*given* is what PeerTransportActor would be given."""
         self.name = name
         self.member = member
-        self.raft = raft
+        self.raft: Address[RaftMessage] = given["raft"]
         self._network = network
-        raft.tell(CarryMessages(self))
+        self.pages = SimPages(given["identity"].cluster_id, given["apply"], given["lease"], self, given["timeout_s"])
+        self.raft.tell(CarryMessages(self))
 
     def tell(self, message: Any) -> None:  # noqa: ANN401 - what does not concern the network is dropped
         """Take what PeerTransportActor takes."""
@@ -125,7 +149,7 @@ class SimPeers:
                     else:
                         self._network.carry(self, each)
             case AskMember():
-                message.answer_to.tell(Answered(message.token, None))
+                self._network.ask(self, message)
             case ObserveActivity():
                 message.observer.tell(ActivityIs(dict.fromkeys(self._network.members(), 0.0)))
             case _:

@@ -49,9 +49,9 @@ def from_seed(seed: int) -> Settings:
     """Return the settings of *seed*."""
     random = Random(f"settings {seed}")
     members = random.choice((1, 3, 3, 3, 5))
-    kinds = ["kill", "power", "torn", "pause", "slow_disk", "full_disk", "sync_error", "all_down"]
+    kinds = ["kill", "power", "torn", "pause", "slow_disk", "full_disk", "sync_error", "all_down", "clock_jump"]
     if members > 1:
-        kinds += ["partition", "isolate_leader", "isolate_leader", "one_way", "kill_leader"]
+        kinds += ["partition", "isolate_leader", "isolate_leader", "one_way", "kill_leader", "transfer"]
     chosen = random.sample(kinds, random.randint(1, 5))
     rate = random.choice(FAULTS_PER_S) / len(chosen)
     skewed = random.random() < 0.5
