@@ -106,7 +106,7 @@ class Turns:
             self.fatal(error)
 
 
-class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not subscriptable at run time
+class _Handler(grpc.GenericRpcHandler):
     """Finds the route of a call.  No serializer is given, so messages stay bytes."""
 
     def __init__(self, routes: Routes, turns: Turns) -> None:

@@ -129,13 +129,13 @@ def call_raw(channel: grpc.Channel, method: MethodDescriptor, payload: bytes) ->
     try:
         if method.client_streaming:
             requests = iter([payload])
-            for _ in channel.stream_stream(path, None, None)(requests, timeout=ABUSE_TIMEOUT_S):
+            for _ in channel.stream_stream(path, bytes, bytes)(requests, timeout=ABUSE_TIMEOUT_S):
                 return None
         elif method.server_streaming:
-            for _ in channel.unary_stream(path, None, None)(payload, timeout=ABUSE_TIMEOUT_S):
+            for _ in channel.unary_stream(path, bytes, bytes)(payload, timeout=ABUSE_TIMEOUT_S):
                 return None
         else:
-            channel.unary_unary(path, None, None)(payload, timeout=ABUSE_TIMEOUT_S)
+            channel.unary_unary(path, bytes, bytes)(payload, timeout=ABUSE_TIMEOUT_S)
     except grpc.RpcError as error:
         return Failure(error.code().name, error.details())
     return None

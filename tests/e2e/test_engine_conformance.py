@@ -290,7 +290,7 @@ def test_unknown_service_and_method(channel: grpc.Channel) -> None:
         Code.UNIMPLEMENTED,
         "unknown method Nope for service test.Echo",
     )
-    assert error_of(lambda: channel.unary_unary("/no.Such/Nope", None, None)(b"", timeout=WAIT_S)) == (
+    assert error_of(lambda: channel.unary_unary("/no.Such/Nope", bytes, bytes)(b"", timeout=WAIT_S)) == (
         Code.UNIMPLEMENTED,
         "unknown service no.Such",
     )

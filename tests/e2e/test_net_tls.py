@@ -108,7 +108,7 @@ class Served:
         pem, key = (folder / f"{certificate}.{suffix}" for suffix in ("pem", "key"))
         credentials = grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes(), key.read_bytes(), pem.read_bytes())
         async with grpc.aio.secure_channel(f"localhost:{self.port}", credentials) as channel:
-            answer: bytes = await channel.unary_unary(f"/test.Echo/{method}", None, None)(message, timeout=10)
+            answer: bytes = await channel.unary_unary(f"/test.Echo/{method}", bytes, bytes)(message, timeout=10)
             return answer
 
 
