@@ -19,12 +19,14 @@ from services.gateway_calls import DEADLINE, GatewayCall, GatewayStream, refuse
 from services.gateway_json import JsonFault, fill, values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from google.protobuf.message import Message
 
     from net.rpc import HttpRequest, HttpResponder, Routes
     from services.node import Node
+
+    Outcome = list[bytes] | JsonFault
 
 PREFIX: Final = "/v3/"
 OLD_PREFIXES: Final = ("/v3beta/", "/v3alpha/")
@@ -125,6 +127,12 @@ PERMANENT_HEADERS: Final = frozenset(
 )
 """Headers that services see under ``grpcgateway-`` and their name."""
 
+INLINE_BYTES_MAX: Final = 64 * 1024
+"""Larger bodies are read by a worker: small objects take a microsecond each, and others wait on the loop."""
+
+MESSAGES_MAX: Final = 10_000
+"""Messages of one body that are passed on; what comes after them is not read."""
+
 TIMEOUT_UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 TIMEOUT_MIN_S: Final = 1e-6
 """Shorter ones are over before anything can be done."""
@@ -183,12 +191,28 @@ class Gateway:
         if 0 < timeout_s < TIMEOUT_MIN_S:
             refuse(responder, DEADLINE)
             return
-        try:
-            messages = decoded(route.request, request.body, many=route.streaming)
-        except JsonFault as fault:
+        if len(request.body) <= INLINE_BYTES_MAX:
+            self._begin(route, request, responder, timeout_s, outcome(route, request.body))
+            return
+        found: list[Outcome] = []
+
+        def job() -> bytes:
+            found.append(outcome(route, request.body))
+            return b""
+
+        def then() -> None:
+            if not responder.done:
+                self._begin(route, request, responder, timeout_s, found[0])
+
+        self._node.work(_Decoded(then), job)
+
+    def _begin(
+        self, route: _Route, request: HttpRequest, responder: HttpResponder, timeout_s: float, messages: Outcome
+    ) -> None:
+        if isinstance(messages, JsonFault):
             # A stream's first message is read where no code says whose fault it is.
             code = Code.UNKNOWN if route.streaming else Code.INVALID_ARGUMENT
-            refuse(responder, Status(code, str(fault)))
+            refuse(responder, Status(code, str(messages)))
             return
         metadata = metadata_in(request.headers)
         tally = self._tallies.find(route.method)
@@ -202,6 +226,29 @@ class Gateway:
                 self._node, route.method, metadata, request, timeout_s, tally, responder, route.answer
             )
             stream.open(self._streams[route.method](stream), messages)
+
+
+class _Decoded:
+    """Hears from the worker that a body has been read."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+
+    def reply(self, _nothing: bytes) -> None:
+        """See Answerable."""
+        self._then()
+
+    def fail(self, status: Status) -> None:
+        """See Answerable; what is wrong with a body is no failure of the worker."""
+        raise AssertionError(status)
+
+
+def outcome(route: _Route, body: bytes) -> Outcome:
+    """Return the messages of *body*, or what is wrong with it; on any thread."""
+    try:
+        return decoded(route.request, body, many=route.streaming)
+    except JsonFault as fault:
+        return fault
 
 
 PLAIN_HEADERS: Final = (("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff"))
@@ -218,7 +265,7 @@ def decoded(kind: type[Message], body: bytes, *, many: bool) -> list[bytes]:
             message = kind()
             fill(message, value)
             messages.append(message.SerializeToString())
-            if not many:
+            if not many or len(messages) == MESSAGES_MAX:
                 break
     except (JsonFault, RecursionError) as error:
         if not messages:

@@ -7,6 +7,7 @@ clients cut them by.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
@@ -184,7 +185,7 @@ class GatewayStream(GatewayContext):
         self._responder = responder
         self._answer = answer
         self._handler: StreamHandler | None = None
-        self._waiting: list[bytes] = []
+        self._waiting: deque[bytes] = deque()
         self._paused = False
         self._half_closed = False
         self._started = False
@@ -194,7 +195,7 @@ class GatewayStream(GatewayContext):
     def open(self, handler: StreamHandler, messages: Sequence[bytes]) -> None:
         """Let *handler* serve it, beginning with *messages*, behind which the client has ended its half."""
         self._handler = handler
-        self._waiting = list(messages)
+        self._waiting = deque(messages)
         self._responder.follow(self._drained, self._left)
         if self._ended is not None:
             handler.on_closed(self._ended)
@@ -254,7 +255,7 @@ class GatewayStream(GatewayContext):
         handler = self._handler
         assert handler is not None, self.method
         while self._waiting and not self._paused and self._ended is None:
-            message = self._waiting.pop(0)
+            message = self._waiting.popleft()
             self.tally.received += 1
             self.tally.received_bytes += len(message)
             handler.on_message(message)

@@ -18,7 +18,7 @@ from proto.rpc_pb2 import (
 )
 from services.access import HttpOptions, Serves
 from services.client_http import ClientHttp
-from services.gateway import PATHS
+from services.gateway import INLINE_BYTES_MAX, MESSAGES_MAX, PATHS
 from services.gateway_calls import HTTP_STATUS, LARGE_BYTES
 from tests.fake_node import FakeNode
 
@@ -200,6 +200,24 @@ def test_a_large_answer_is_written_by_a_worker() -> None:
     at_once = web.done
     site.node.run_jobs()
     assert (at_once, web.done, web.status) == (False, True, 200)
+
+
+def test_a_large_body_is_read_by_a_worker() -> None:
+    """Its faults too: nobody can keep the loop busy with a body of many small things."""
+    site = Site()
+    value = "eA==" * INLINE_BYTES_MAX
+    site.ask("/v3/kv/put", f'{{"value":"{value[:INLINE_BYTES_MAX]}"}}'.replace("==", "AA").encode())
+    wrong = site.ask("/v3/kv/put", b"[" * (INLINE_BYTES_MAX + 1))
+    at_once = len(site.service.calls)
+    site.node.run_jobs()
+    assert (at_once, len(site.service.calls), wrong.status) == (0, 1, 400)
+    gone = site.ask("/v3/kv/put", b" " * (INLINE_BYTES_MAX + 1))
+    gone.done = True
+    site.node.run_jobs()
+    assert len(site.service.calls) == 1
+    site.ask("/v3/watch", b"{}" * (INLINE_BYTES_MAX + 1))
+    site.node.run_jobs()
+    assert site.service.heard == [b""] * MESSAGES_MAX + ["half closed"]
 
 
 def test_a_stream_is_one_line_a_message() -> None:
