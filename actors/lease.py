@@ -335,4 +335,5 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 header.username, header.auth_revision = ROOT_USER, self._rules.revision
             request = InternalRaftRequest(header=header, lease_revoke=LeaseRevokeRequest(ID=lease))
             proposals.append((request_id, request.SerializeToString()))
-        self._raft.tell(Propose(proposals, self.actor_ref))
+        # Held for the next leader, or passed on to it, they would end leases that it has renewed meanwhile.
+        self._raft.tell(Propose(proposals, self.actor_ref, self._role.term))

@@ -183,6 +183,10 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
             self.actor_ref.tell(_Drain())
 
     def _propose(self, message: Propose) -> None:
+        led_term = message.led_term
+        if led_term is not None and (self._node.role is not Role.LEADER or self._node.term != led_term):
+            refuse(message)
+            return
         result = self._node.propose([data for _, data in message.proposals])
         if result.accepted:
             return

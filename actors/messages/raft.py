@@ -26,6 +26,8 @@ class Propose(NamedTuple):
 
     proposals: Sequence[tuple[RequestId, bytes]]
     refuse_to: Address[Refused]
+    led_term: Term | None = None
+    """What only the leader of this term may decide: refused unless this member leads it, and never passed on."""
 
 
 class ProposeConfChange(NamedTuple):

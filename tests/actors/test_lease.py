@@ -173,6 +173,7 @@ def test_what_has_expired_is_proposed_to_be_revoked(leases: Leases) -> None:
     leases.pass_time(10 + EXTEND_S)
     assert leases.revoked() == [A]
     [(request_id, data)] = leases.raft.last(Propose).proposals
+    assert leases.raft.last(Propose).led_term == Term(2), "held for another leader it would end what that one renewed"
     assert request_id == InternalRaftRequest.FromString(data).header.ID
     assert owner_of(request_id, MEMBER) == 0
 

@@ -174,6 +174,27 @@ def test_proposals_wait_for_a_leader() -> None:
     assert [each.to for each in forwarded] == [2]
 
 
+def test_what_a_former_leader_decided_is_not_held_for_the_next() -> None:
+    """A leader that was cut off lets leases end which the next one renews: its revokes must die with its term."""
+    raft = of_three()
+    raft.tell(Propose([(RequestId(1), b"1")], raft.asker, Term(1)))
+    led_by_two(raft)
+    raft.tell(Propose([(RequestId(2), b"2")], raft.asker, Term(2)))
+    assert [list(refused.request_ids) for refused in raft.asker.of(Refused)] == [[1], [2]]
+    assert not [each for send in raft.carrier.of(Send) for each in send.messages if each.type is MessageType.PROPOSE]
+
+
+def test_what_a_leader_decides_in_its_term_is_proposed() -> None:
+    """As any other proposal; what it decided in an earlier term is not."""
+    raft = alone()
+    term = raft.node.term
+    raft.tell(Propose([(RequestId(1), b"1")], raft.asker, term))
+    raft.tell(Propose([(RequestId(2), b"2")], raft.asker, Term(term - 1)))
+    assert raft.settle() == [b"1"]
+    [refused] = raft.asker.of(Refused)
+    assert list(refused.request_ids) == [2]
+
+
 def test_too_many_waiting_proposals_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits lies in memory."""
     monkeypatch.setattr(raft_module, "HELD_PROPOSALS_MAX", 2)
