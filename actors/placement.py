@@ -196,10 +196,11 @@ class LoopHome:
             for _ in range(count):
                 deliver(actor, queue.popleft())
             ended_s = now_s()
-            load = inbox.load
-            load.message_count += count
-            load.batch_count += 1
-            load.busy_s += ended_s - began_s
+            if count:  # an inbox that was filled while it was drained comes up once more
+                load = inbox.load
+                load.message_count += count
+                load.batch_count += 1
+                load.busy_s += ended_s - began_s
             began_s = ended_s
         self._draining = False
 
