@@ -66,9 +66,9 @@ class Cluster:
         self.refused: list[bytes] = []
         """Values whose writes were refused, and so must never appear."""
         self.members = [Member(number, self) for number in range(1, self.settings.members + 1)]
-        for member in self.members:
-            member.start()
         self.faults = Faults(self)
+        for member in self.members:
+            self.faults.start(member)
         self.clients = [Client(number, self) for number in range(1, self.settings.clients + 1)]
         self.watchers = [Watcher(number, self) for number in range(1, self.settings.watchers + 1)]
 

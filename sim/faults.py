@@ -26,6 +26,8 @@ PAUSE_S = (0.1, 4.0)
 FULL_DISK_S = (0.5, 5.0)
 SLOW_SYNC_S = 0.3
 CLOCK_JUMP_S = 10.0
+START_FAILS = 0.1
+"""How often the power fails again around a start."""
 CHANGES_BEFORE_POWER_FAILS = 40
 
 
@@ -103,10 +105,11 @@ class Faults:
 
     def _restart_later(self, member: Member) -> None:
         member.restarting = True
-        self._schedule.after(self._random.uniform(*DOWN_S), lambda: self._restart(member))
+        self._schedule.after(self._random.uniform(*DOWN_S), lambda: self.start(member))
 
-    def _restart(self, member: Member) -> None:
-        if not self.over and self._random.random() < 0.1:
+    def start(self, member: Member) -> None:
+        """Start *member*, whose power may fail while it does; then it is tried again."""
+        if not self.over and self._random.random() < START_FAILS:
             member.crashes_expected = True
             member.fs.changes_left = self._random.randrange(CHANGES_BEFORE_POWER_FAILS)
         if member.start():

@@ -17,7 +17,7 @@ from actors.raft import RaftActor
 from config.schema import Clustering, Config, Features
 from config.schema import Member as MemberSection
 from config.urls import InitialMember, parse_urls
-from core.types import MemberId
+from core.membership.member import Member as StoredMember
 from daemon.assemble import Assembled, assemble
 from daemon.bootstrap import Booted, BootstrapRefused, Ground, boot
 from daemon.data_directory import Content, DataDirectory
@@ -98,6 +98,9 @@ class Member:
         self.fs.make_folder(self._directory.snap)
         self._clock = SimClock(self._schedule, self.rate, self._random.uniform(0.0, 100.0))
         self._config = self._configure(number)
+        clustering = self._config.clustering
+        urls = [str(url) for url in clustering.initial_advertise_peer_urls]
+        self.id = StoredMember.new(self.name, urls, clustering.initial_cluster_token).id
         self.host: SimHost | None = None
         self.booted: Booted
         self.engine: Engine | None = None
@@ -124,11 +127,6 @@ class Member:
             ),
             features=Features(compaction_batch_limit=10),
         )
-
-    @property
-    def id(self) -> MemberId:
-        """Its id, known once it has started for the first time."""
-        return MemberId(self.booted.metadata.node_id)
 
     @property
     def running(self) -> bool:
