@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from wal.snapshots import Snapshots
 
 SYNC_HERE_MAX_S = 0.0005
-"""Syncs that take longer than this on average run on their own thread."""
+"""While syncs are thought to take longer than this, they run on their own thread."""
 
-SYNC_AVERAGE_WEIGHT = 0.2
-"""Of the newest sync in the average: about the last ten count."""
+SYNC_RISE_WEIGHT = 0.02
+SYNC_FALL_WEIGHT = 0.5
+"""Of the newest sync in the estimate, by whether it took longer or less: what counts is how fast the disk can be, not
+how long others kept the processor from us meanwhile.  A disk that turns slow is noticed within some tens of syncs."""
 
 SLOW_SYNC_S = 1.0
 """A sync that takes longer is worth a warning (etcd's bound)."""
@@ -237,7 +239,8 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             return
         if isinstance(outcome, float):
             self._sync_times.observe(outcome)
-            self._sync_s += (outcome - self._sync_s) * SYNC_AVERAGE_WEIGHT
+            weight = SYNC_RISE_WEIGHT if outcome > self._sync_s else SYNC_FALL_WEIGHT
+            self._sync_s += (outcome - self._sync_s) * weight
             if outcome > SLOW_SYNC_S:
                 self._logger.warning("slow fdatasync", took_s=round(outcome, 3), expected_s=SLOW_SYNC_S)
         for delivery in batch.after:
