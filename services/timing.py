@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from core.metrics import Histogram, Sample
 from net.rpc import Routes
 from services.grpc_metrics import kind_of
+from services.identity import ForwardedCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from net.rpc import Call, Status, Stream, StreamHandler, StreamMethod, UnaryMethod
 
@@ -63,54 +64,24 @@ class Times:
         return timed
 
 
-class _TimedCall:
+class _TimedCall(ForwardedCall):
     """A call that notes when it is answered.  One whose client gives up is not answered, and not counted."""
 
     def __init__(self, call: Call, histogram: Histogram, now_s: Callable[[], float]) -> None:
-        self._call = call
+        super().__init__(call)
         self._histogram = histogram
         self._now_s = now_s
         self._since_s = now_s()
 
-    @property
-    def method(self) -> str:
-        """See Context."""
-        return self._call.method
-
-    @property
-    def metadata(self) -> Mapping[str, Sequence[str]]:
-        """See Context."""
-        return self._call.metadata
-
-    @property
-    def peer(self) -> str:
-        """See Context."""
-        return self._call.peer
-
-    @property
-    def common_name(self) -> str | None:
-        """See Context."""
-        return self._call.common_name
-
-    @property
-    def deadline_s(self) -> float | None:
-        """See Context."""
-        return self._call.deadline_s
-
-    @property
-    def done(self) -> bool:
-        """See Call."""
-        return self._call.done
-
     def reply(self, message: bytes) -> None:
         """See Call."""
         self._note()
-        self._call.reply(message)
+        super().reply(message)
 
     def fail(self, status: Status) -> None:
         """See Call."""
         self._note()
-        self._call.fail(status)
+        super().fail(status)
 
     def _note(self) -> None:
         if not self._call.done:
