@@ -798,7 +798,10 @@ class Unsafe:
     """Unsafe feature."""
 
     force_new_cluster: bool = setting(
-        "force-new-cluster", SWITCH, False, "Whether to make a cluster of one member from its data.", supported=False
+        "force-new-cluster",
+        SWITCH,
+        False,
+        "Whether to make a cluster of one member from its data: what others may not have agreed to is dropped.",
     )
     unsafe_no_fsync: bool = setting(
         "unsafe-no-fsync",

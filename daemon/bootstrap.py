@@ -6,7 +6,7 @@ the raft core and the applied state.  Nothing here runs after the start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.apply.applier import Applier
@@ -14,6 +14,7 @@ from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.book import minimum_ttl_s
 from core.membership.cluster import cluster_id_of
+from core.membership.forced import Applied, ForceRefused, entries_of, forced
 from core.membership.member import Member
 from core.mvcc.store import Store
 from core.raft.bootstrap import bootstrap
@@ -122,6 +123,8 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
         decode_conf_change,
         quota if quota > 0 else None,
     )
+    if restarted and config.unsafe.force_new_cluster:
+        recovered = _forced(config, recovered, applier, logger)
     raft = RaftNode(
         RaftConfig(member_id=MemberId(metadata.node_id), election_ticks=ticks, pre_vote=config.clustering.pre_vote),
         RaftLog(recovered.entries, recovered.snapshot),
@@ -204,6 +207,44 @@ def _recover(
         )
     conf_state = NO_CONF_STATE if newest is None else newest.metadata.conf_state
     return _Recovered(replay.metadata, wal, replay.hard_state, replay.entries, start, {}, conf_state)
+
+
+def _forced(
+    config: Config, recovered: _Recovered, applier: Applier, logger: structlog.stdlib.BoundLogger
+) -> _Recovered:
+    """Return what a cluster of this member alone starts from, with its log changed to match."""
+    before = recovered.hard_state
+    try:
+        alone = forced(
+            recovered.metadata.node_id,
+            tuple(str(url) for url in config.clustering.initial_advertise_peer_urls),
+            Applied(Index(applier.store.applied_index), applier.conf_state, applier.cluster),
+            recovered.entries,
+            before.commit,
+            decode_conf_change,
+        )
+    except ForceRefused as refused:
+        raise BootstrapRefused(f"cannot force a new cluster: {refused}") from refused
+    kept = [entry for entry in recovered.entries if entry.index <= alone.last]
+    if dropped := len(recovered.entries) - len(kept):
+        logger.warning(
+            "discarding uncommitted WAL entries",
+            entry_index=alone.last + 1,
+            commit_index_from_wal=before.commit,
+            number_of_discarded_entries=dropped,
+        )
+    changes, hard_state = entries_of(alone, before, encode_conf_change)
+    recovered.wal.append(changes, hard_state)
+    recovered.wal.sync()
+    logger.warning(
+        "forcing restart member",
+        cluster_id=f"{recovered.metadata.cluster_id:x}",
+        local_member_id=f"{recovered.metadata.node_id:x}",
+        wal_commit_index=before.commit,
+        commit_index=hard_state.commit,
+        removed=[f"{change.node_id:x}" for change in alone.changes if change.type is ConfChangeType.REMOVE_NODE],
+    )
+    return replace(recovered, hard_state=hard_state, entries=(*kept, *changes))
 
 
 def _taken_over(store: Store, recovered: _Recovered, folder: Path, logger: structlog.stdlib.BoundLogger) -> Store:

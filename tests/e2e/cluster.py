@@ -114,6 +114,7 @@ class Cluster:
     members: list[Member] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._made = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -148,7 +149,8 @@ class Cluster:
         return member
 
     def _make(self, program: Program) -> Member:
-        number = len(self.members)
+        number = self._made
+        self._made += 1
         member = Member(program, self.directory / f"member{number}", name=f"member{number}")
         member.proxy = Proxy(self._loop, int(member.peer_reservation.getsockname()[1]))
         self.members.append(member)
@@ -225,13 +227,18 @@ class Cluster:
         """Wait until all running members hold the same keys at the same revision."""
         wait_for(lambda: len({self._hash(member) for member in self.running}) == 1, timeout_s, "all hashes are equal")
 
-    def close(self) -> None:
-        """Kill all members."""
-        for member in self.members:
+    def forget(self, members: Sequence[Member]) -> None:
+        """Kill *members* for ever, and configure others without them."""
+        for member in members:
             member.close()
-        for member in self.members:
+        for member in members:
             if member.proxy is not None:
                 member.proxy.close()
+        self.members = [member for member in self.members if member not in members]
+
+    def close(self) -> None:
+        """Kill all members."""
+        self.forget(self.members)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
