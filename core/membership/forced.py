@@ -28,7 +28,7 @@ class ForceRefused(Exception):  # noqa: N818 - named for what happened
 class Applied(NamedTuple):
     """What the store holds."""
 
-    index: Index
+    up_to: Index
     conf_state: ConfState
     cluster: Cluster
 
@@ -50,14 +50,14 @@ def forced(
 ) -> Forced:
     """Return how *local* goes on alone; ForceRefused.
 
-    *entries* is the log, from before *applied* on; *commit* what is known to be committed.  *peer_urls* are for a member
-    that the store does not know yet.
+    *entries* is the log, from before *applied* on; *commit* what is known to be committed.  *peer_urls* are for a
+    member that the store does not know yet.
     """
-    last = Index(max(commit, applied.index))
+    last = Index(max(commit, applied.up_to))
     conf_state = applied.conf_state
     cluster = Cluster(applied.cluster.members, applied.cluster.removed)
     for entry in entries:
-        if entry.index <= applied.index:
+        if entry.index <= applied.up_to:
             continue
         if entry.index > last and not _alone(conf_state, local):
             break

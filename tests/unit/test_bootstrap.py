@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
@@ -20,6 +20,9 @@ from daemon.bootstrap import Booted, BootstrapRefused, Ground, boot
 from daemon.data_directory import DataDirectory, take
 from storage.leveldb import open_leveldb
 from wal.filesystem import PosixFileSystem
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOKEN = "etcd-cluster"
 

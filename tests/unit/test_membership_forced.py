@@ -74,7 +74,7 @@ def test_who_voted_alone_keeps_all_up_to_the_second_voter() -> None:
 
 
 def test_a_learner_becomes_the_voter() -> None:
-    """etcd would be left with no voter at all, and crash."""
+    """In etcd no voter would be left, and the process crash."""
     found = force(applied(4, (TWO,), (ONE,)), [], commit=4)
     assert found.changes == (promoting(ONE), removing(TWO))
 
