@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection, Iterator
 
 from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost, parse_token_options
-from config.durations import parse_duration_s
+from config.compaction import parse_auto_compaction
 from config.faults import BadValue, Fault
 from config.notes import Note
 from config.schema import DEFAULT_NAME, Config
@@ -99,23 +99,11 @@ def _listening(config: Config) -> Iterator[Fault]:
 
 
 def _compaction(config: Config) -> Iterator[Fault]:
-    retention = config.clustering.auto_compaction_retention
+    mode, retention = config.clustering.auto_compaction_mode, config.clustering.auto_compaction_retention
     try:
-        hours_or_revisions: float = int(retention)
-    except ValueError:
-        try:
-            hours_or_revisions = parse_duration_s(retention)
-        except BadValue as error:
-            yield _bad_retention(retention, str(error))
-            return
-        if config.clustering.auto_compaction_mode == "revision":
-            yield _bad_retention(retention, "a number of revisions is needed")
-    if hours_or_revisions < 0:
-        yield _bad_retention(retention, "it must not be negative")
-
-
-def _bad_retention(retention: str, reason: str) -> Fault:
-    return Fault("auto-compaction-retention", retention, f"error parsing CompactionRetention: {reason}")
+        parse_auto_compaction(mode, retention)
+    except BadValue as error:
+        yield Fault("auto-compaction-retention", retention, f"error parsing CompactionRetention: {error}")
 
 
 def _logging(config: Config) -> Iterator[Fault]:

@@ -406,14 +406,12 @@ class Clustering:
         TEXT,
         "0",
         "History to keep when compacting by itself: hours or a duration, or a number of revisions (0 means off).",
-        supported=False,
     )
     auto_compaction_mode: str = setting(
         "auto-compaction-mode",
         TEXT,
         "periodic",
         "How to read auto-compaction-retention: periodic or revision.",
-        supported=False,
         check=checks.known_compaction_mode,
     )
     v2_deprecation: str = setting(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from actors.address import Delivery
 from actors.apply import ApplyActor, CompactionPace, SnapshotPolicy
 from actors.boot import BootActor
+from actors.compactor import CompactorActor
 from actors.lease import LeaseActor
 from actors.membership import MembershipActor
 from actors.messages.metrics import Join
@@ -28,9 +29,11 @@ from actors.wal import WalActor
 from actors.watch import WatchActor
 from actors.worker import WorkerActor
 from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost
+from config.compaction import parse_auto_compaction
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.lessor import Lessor
+from core.mvcc.auto_compaction import PeriodicSchedule, RevisionSchedule
 from core.request_id import OWNERS_MAX, RequestIds
 from core.types import MemberId
 from core.version import MIN_CLUSTER_VERSION, SERVER_VERSION
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from config.schema import Config
     from core.clock import Clock
     from core.metrics import Sample
+    from core.mvcc.auto_compaction import Schedule
     from core.mvcc.view import View
     from core.raft.messages import Snapshot
     from daemon.bootstrap import Booted
@@ -69,6 +73,9 @@ if TYPE_CHECKING:
 REVOKES_IN_FLIGHT_MAX = 500
 HASHERS_MAX = 4
 """Threads for passwords: each hash keeps a processor for tens of milliseconds, and others need them too."""
+
+FIRST_LISTENER_OWNER = 5
+"""Of request ids: the actors that propose come before the listeners."""
 
 READS_PER_MS_BITS = 20
 DIAL_TIMEOUT_S = 1.0
@@ -103,6 +110,15 @@ class Assembled:
 def request_timeout_s(config: Config) -> float:
     """Return how long the server waits for a request of its own (etcd: five seconds and two election timeouts)."""
     return 5.0 + 2.0 * config.member.election_timeout_ms / 1000.0
+
+
+def make_schedule(config: Config, clock: Clock) -> Schedule | None:
+    """Return when to compact without being asked; None if never."""
+    clustering = config.clustering
+    kept = parse_auto_compaction(clustering.auto_compaction_mode, clustering.auto_compaction_retention)
+    if kept.revisions:
+        return RevisionSchedule(kept.revisions)
+    return PeriodicSchedule(kept.period_s, clock.monotonic_s()) if kept.period_s else None
 
 
 def take_snapshot(booted: Booted, snapshot: Snapshot) -> None:
@@ -246,13 +262,31 @@ def assemble(
         peers=peers,
         logger=bind("membership"),
     )
+    schedule = make_schedule(config, clock)
+    compactors = (
+        []
+        if schedule is None
+        else [
+            host.spawn(
+                shared,
+                CompactorActor,
+                schedule=schedule,
+                request_ids=RequestIds(member, 3, now_ms),
+                timeout_s=timeout_s,
+                clock=clock,
+                apply=apply,
+                raft=raft,
+                logger=bind("compactor"),
+            )
+        ]
+    )
     metrics = host.spawn(shared, MetricsActor, own=samples, clock=clock)
     profiler = host.spawn(own, WorkerActor)
     cost = config.auth.bcrypt_cost
     passwords = Passwords(
         cost if is_bcrypt_cost(cost) else BCRYPT_COST_DEFAULT, config.own.auth_password_characters_min, os.urandom
     )
-    assert len(client_listeners) + 3 <= OWNERS_MAX, len(client_listeners)
+    assert len(client_listeners) + FIRST_LISTENER_OWNER <= OWNERS_MAX, len(client_listeners)
     clients = [
         host.spawn(
             shared,
@@ -287,12 +321,12 @@ def assemble(
             http=http_options(config, listening.serves),
             profiler=profiler,
         )
-        for owner, listening in enumerate(client_listeners, 3)
+        for owner, listening in enumerate(client_listeners, FIRST_LISTENER_OWNER)
     ]
     sources: list[Address[Measure]] = [wal, apply, raft, watch, lease, peers, *clients]
     for source in sources:
         metrics.tell(Join(source))
-    ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, membership, metrics, *clients]
+    ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, membership, *compactors, metrics, *clients]
     for listener in ticking:
         ticker.listen(listener)
     return Assembled(clients, peers, membership, published)

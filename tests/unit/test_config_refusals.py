@@ -131,17 +131,11 @@ def not_yet(flag: str, default: str) -> str:
         (["--auto-compaction-mode=x"], ['unknown auto-compaction-mode "x"']),
         (
             ["--auto-compaction-retention=x"],
-            [
-                not_yet("auto-compaction-retention", "0"),
-                "auto-compaction-retention=x: error parsing CompactionRetention: parse error",
-            ],
+            ["auto-compaction-retention=x: error parsing CompactionRetention: parse error"],
         ),
         (
             ["--auto-compaction-retention=-1"],
-            [
-                not_yet("auto-compaction-retention", "0"),
-                "auto-compaction-retention=-1: error parsing CompactionRetention: it must not be negative",
-            ],
+            ["auto-compaction-retention=-1: error parsing CompactionRetention: it must not be negative"],
         ),
         (
             ["--distributed-tracing-sampling-rate=-1"],
