@@ -8,7 +8,6 @@ from config.flags import OTHER_FLAGS
 from config.schema import DECLARED
 
 PROGRAMS_TO_COME = {
-    "gateway": "forward TCP connections to the members",
     "grpc-proxy": "serve the API in front of a cluster",
 }
 """First words that are known but not supported yet."""
@@ -27,6 +26,9 @@ Usage:
 
   actcd snapshot save|status|restore FILE [flags]
     Fetch a snapshot from a member, check one, or make a data directory from one; see actcd snapshot --help.
+
+  actcd gateway start [flags]
+    Pass TCP connections on to the members of a cluster; see actcd gateway --help.
 
   actcd --version
     Print the version and exit.

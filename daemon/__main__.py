@@ -12,10 +12,11 @@ import sys
 from typing import NoReturn
 
 from core.version import SERVER_VERSION
-from daemon import snapshot_tool
+from daemon import gateway_command, snapshot_tool
 from daemon.command_line import (
     CheckConfig,
     Refused,
+    RunGateway,
     RunServer,
     RunSnapshotTool,
     ShowHelp,
@@ -46,6 +47,8 @@ def main() -> NoReturn:
             sys.exit(report.exit_code)
         case RunSnapshotTool():
             sys.exit(snapshot_tool.run(command.arguments))
+        case RunGateway():
+            sys.exit(gateway_command.run(command.arguments))
         case Refused():
             print("\n".join(command.lines), file=sys.stderr)  # noqa: T201 - there is no logger yet
             sys.exit(command.exit_code)

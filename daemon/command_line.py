@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CHECK_CONFIG = "check-config"
 SNAPSHOT = "snapshot"
+GATEWAY = "gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,13 @@ class RunSnapshotTool:
 
 
 @dataclass(frozen=True, slots=True)
+class RunGateway:
+    """Do what the *arguments* behind the word `gateway` ask for."""
+
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Print *lines* on stderr and exit with *exit_code*."""
 
@@ -70,7 +78,7 @@ class Refused:
     lines: tuple[str, ...]
 
 
-Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunSnapshotTool | Refused
+Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunSnapshotTool | RunGateway | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine
         return _check_config_command(arguments[1:])
     if word == SNAPSHOT:
         return RunSnapshotTool(tuple(arguments[1:]))
+    if word == GATEWAY:
+        return RunGateway(tuple(arguments[1:]))
     if word in PROGRAMS_TO_COME:
         line = f"actcd does not support '{word}' yet (to come: {PROGRAMS_TO_COME[word]}); see 'actcd --help'"
         return Refused(EXIT_REFUSED, (line,))

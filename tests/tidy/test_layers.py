@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "net": set(),
     "services": {"core", "net", "proto"},
     "actors": {"core", "net", "proto", "services", "storage", "wal"},
-    "daemon": {"actors", "config", "core", "net", "proto", "services", "storage", "wal"},
+    "proxy": {"config", "net"},
+    "daemon": {"actors", "config", "core", "net", "proto", "proxy", "services", "storage", "wal"},
 }
 """Who may import whom, beside itself; an arrow the other way would tie a decision to a thread or a socket."""
 

@@ -1,0 +1,1 @@
+"""Programs that stand between clients and members."""
