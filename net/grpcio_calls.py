@@ -106,6 +106,12 @@ class AioContextView:
             self.tally.end(status.code)
         return status
 
+    def _tell(self, notice: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            notice(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  # a bug of the service, reported by raised
+            self.raised(error)
+
     async def abort(self, status: Status) -> None:
         """End the call on the wire with *status*, which is not OK.  Raises grpcio's AbortError."""
         await self._context.abort(_CODES[status.code], status.message)
@@ -115,6 +121,7 @@ class AioUnary(AioContextView):
     """A unary call in flight."""
 
     _message = b""
+    _abandoned: Callable[[], None] | None = None
 
     def reply(self, message: bytes) -> None:
         """Answer with OK and *message*."""
@@ -126,6 +133,10 @@ class AioUnary(AioContextView):
     def fail(self, status: Status) -> None:
         """Answer with *status* and no message."""
         self.end(status)
+
+    def when_abandoned(self, then: Callable[[], None]) -> None:
+        """Call *then* if it ends without an answer."""
+        self._abandoned = then
 
     async def serve(self, unary: UnaryMethod, request: bytes) -> bytes:
         """Hand the request over and wait for its end."""
@@ -139,6 +150,8 @@ class AioUnary(AioContextView):
         try:
             status = await self._ended
         except asyncio.CancelledError:
+            if not self.done and self._abandoned is not None:
+                self._loop.call_soon(self._tell, self._abandoned)
             self.left()
             raise
         if status != OK:
@@ -236,12 +249,6 @@ class AioStream(AioContextView):
             self.tally.received += 1
             self.tally.received_bytes += len(message)
             self._tell(self._handler.on_message, message)
-
-    def _tell(self, notice: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            notice(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # a bug of the service, reported by raised
-            self.raised(error)
 
 
 def _is_end(message: object) -> bool:

@@ -86,6 +86,12 @@ class Call(Context, Protocol):
     def fail(self, status: Status) -> None:
         """Answer with *status* (not OK) and no message."""
 
+    def when_abandoned(self, then: Callable[[], None]) -> None:
+        """Call *then* once if it ends without an answer: its client gives up, goes, or has waited long enough.
+
+        For calls that wait on others and have something to undo; the last one given counts.
+        """
+
 
 class Stream(Context, Protocol):
     """The server's half of a streaming call."""

@@ -115,6 +115,7 @@ class GatewayCall(GatewayContext):
         answer: type[Message],
     ) -> None:
         self._ended = False
+        self._abandoned: Callable[[], None] = _nothing
         self._node = node
         self._responder = responder
         self._answer = answer
@@ -140,9 +141,20 @@ class GatewayCall(GatewayContext):
         if self._end(status):
             refuse(self._responder, status)
 
+    def when_abandoned(self, then: Callable[[], None]) -> None:
+        """Call *then* if it ends without an answer."""
+        self._abandoned = then
+        self._responder.follow(_nothing, self._left)
+
     def expired(self) -> None:
         """End at the deadline."""
-        self.fail(DEADLINE)
+        if not self._ended:
+            self.fail(DEADLINE)
+            self._abandoned()
+
+    def _left(self) -> None:
+        if self._end(CANCELED):
+            self._abandoned()
 
     def _end(self, status: Status) -> bool:
         if self._ended:

@@ -153,6 +153,10 @@ class ForwardedCall:
         """See Call."""
         self._call.fail(status)
 
+    def when_abandoned(self, then: Callable[[], None]) -> None:
+        """See Call."""
+        self._call.when_abandoned(then)
+
 
 class _Unchanged(ForwardedCall):
     """Answers only while the auth revision is the one that the caller was judged by."""

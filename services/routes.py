@@ -8,6 +8,7 @@ from net.rpc import Routes
 from services import health
 from services.auth import AuthService
 from services.cluster import ClusterService
+from services.composed import composed_streams, composed_unary
 from services.health import HealthWatch
 from services.identity import is_known, is_root, only, only_stream
 from services.kv import KvService
@@ -63,4 +64,8 @@ def client_routes(node: Node) -> Routes:
             "/grpc.health.v1.Health/Watch": HealthWatch,
         },
     )
-    return standing_routes(node, routes)
+    composed = Routes(
+        {**routes.unary, **composed_unary(routes)},
+        {**routes.streams, **composed_streams(routes)},
+    )
+    return standing_routes(node, composed)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _STATUS = "/etcdserverpb.Maintenance/Status"
 _SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
 _RANGE = "/etcdserverpb.KV/Range"
+_JUDGED = ("/etcdserverpb.", "/v3electionpb.", "/v3lockpb.")
 
 
 def standing_routes(node: Node, routes: Routes) -> Routes:
@@ -39,7 +40,7 @@ def needs_leader(context: Context) -> bool:
 
 
 def _unary(node: Node, path: str, method: UnaryMethod) -> UnaryMethod:
-    if not path.startswith("/etcdserverpb."):
+    if not path.startswith(_JUDGED):
         return method
 
     def standing(call: Call, payload: bytes) -> None:
@@ -56,7 +57,7 @@ def _unary(node: Node, path: str, method: UnaryMethod) -> UnaryMethod:
 
 
 def _stream(node: Node, path: str, method: StreamMethod) -> StreamMethod:
-    if not path.startswith("/etcdserverpb."):
+    if not path.startswith(_JUDGED):
         return method
 
     def standing(stream: Stream) -> StreamHandler:

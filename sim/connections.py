@@ -68,6 +68,7 @@ class Call(Caller):
         self._answered = answered
         self._done = False
         self._left = False
+        self._abandoned: Callable[[], None] = _nothing
         engine = member.engine
         if not member.running or engine is None or not engine.open:
             self._returns(lambda: self._end(REFUSED, b""))
@@ -88,8 +89,14 @@ class Call(Caller):
         """See net.rpc.Call."""
         self._finish(status, b"")
 
+    def when_abandoned(self, then: Callable[[], None]) -> None:
+        """See net.rpc.Call."""
+        self._abandoned = then
+
     def leave(self) -> None:
         """Let the client give up."""
+        if not self._done:
+            self._arrives(self._abandoned)
         self._done = self._left = True
         self._forget()
 
@@ -230,3 +237,7 @@ class Stream(Caller):
         if not self._closed_at_client:
             self._closed_at_client = True
             self._closed(status)
+
+
+def _nothing() -> None:
+    """Nobody waits to hear that a client has given up."""

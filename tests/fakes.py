@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from net.rpc import OK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from net.rpc import Status
 
@@ -72,6 +72,7 @@ class FakeCall(FakeContext):
         self.answer: bytes | None = None
         self.status: Status | None = None
         self.ends = 0
+        self.abandoned: Callable[[], None] | None = None
 
     @property
     def done(self) -> bool:
@@ -91,9 +92,15 @@ class FakeCall(FakeContext):
         if self.ends == 1:
             self.status = status
 
+    def when_abandoned(self, then: Callable[[], None]) -> None:
+        """See Call."""
+        self.abandoned = then
+
     def leave(self) -> None:
         """Let the client give up."""
         self.ends += 1
+        if self.abandoned is not None:
+            self.abandoned()
 
 
 class FakeStream(FakeContext):

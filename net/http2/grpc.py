@@ -24,7 +24,7 @@ from net.http2.stream import Http2Stream
 from net.rpc import OK, Code, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from net.http2.dispatch import Dispatch
     from net.http2.request import Request
@@ -146,6 +146,8 @@ class UnaryCall(GrpcCall):
     """Whether nothing of the request has come but its headers."""
     message: bytes | None = None
     """The request, once it is complete and until the client has ended."""
+    abandoned: Callable[[], None] | None = None
+    """Who wants to know if the call ends without an answer."""
 
     def reply(self, message: bytes) -> None:
         """Answer with OK and *message*."""
@@ -183,6 +185,25 @@ class UnaryCall(GrpcCall):
         """Answer with *status* and no message."""
         if not self.done:
             self.conclude(status)
+
+    def when_abandoned(self, then: Callable[[], None]) -> None:
+        """Call *then* if it ends without an answer."""
+        self.abandoned = then
+
+    def abort(self, status: Status) -> None:
+        """End the call with *status*; whoever was to answer hears of it."""
+        self._tell_abandoned()
+        super().abort(status)
+
+    def lost(self, status: Status) -> None:
+        """Take note that the client has gone."""
+        self._tell_abandoned()
+        super().lost(status)
+
+    def _tell_abandoned(self) -> None:
+        # Not from in here: the service may be in the middle of its own call.
+        if self.abandoned is not None and not self.done:
+            self.connection.commons.soon(self.abandoned)
 
     def receive_whole(self, message: bytes) -> None:
         """Hand over a request that came in one DATA frame, which the client ended with it."""

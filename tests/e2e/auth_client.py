@@ -8,7 +8,7 @@ import grpc
 
 from proto import auth_pb2
 from proto import rpc_pb2 as pb
-from tests.e2e.auth_table import CREATED, LEASE_CLOSED, LEASE_EMPTY, LEASE_NEW, LEASE_OPEN, OK, Row
+from tests.e2e.auth_table import CREATED, ENDED, LEASE_CLOSED, LEASE_EMPTY, LEASE_NEW, LEASE_OPEN, OK, Row
 from tests.e2e.client import CALL_TIMEOUT_S, Stubs
 from tests.e2e.harness import SHORT_TIMEOUTS, Server
 
@@ -82,6 +82,11 @@ class AuthClient:
         try:
             if method == "Watch":
                 return _first_answer(call, request, metadata)
+            if method == "Observe":
+                observed = call(request, metadata=metadata, timeout=CALL_TIMEOUT_S)
+                first = next(observed, None)
+                observed.cancel()
+                return OK if first is not None else ENDED
             if method == "LeaseKeepAlive":
                 list(call(iter([request]), metadata=metadata, timeout=CALL_TIMEOUT_S))
             elif method == "Snapshot":
@@ -94,7 +99,7 @@ class AuthClient:
 
     def end_of(self, row: Row, who: str) -> str:
         """Make the call of *row* as *who*, on leases as they should be, and say how it ended."""
-        if row.service == "lease" or row.method in {"Put", "Txn"}:
+        if row.service in {"lease", "lock", "election"} or row.method in {"Put", "Txn"}:
             self._lay_out_leases()
         end = self.end(who, row.service, row.method, row.request)
         if row.service == "cluster" and end.startswith("DEADLINE_EXCEEDED"):
@@ -106,7 +111,7 @@ class AuthClient:
         for lease in (LEASE_OPEN, LEASE_CLOSED, LEASE_EMPTY, LEASE_NEW):
             with suppress(grpc.RpcError):  # not there
                 self.call("root", "lease", "LeaseRevoke", pb.LeaseRevokeRequest(ID=lease))
-        for lease, key in ((LEASE_OPEN, b"k/held"), (LEASE_CLOSED, b"o-held"), (LEASE_EMPTY, b"")):
+        for lease, key in ((LEASE_OPEN, b"k/held"), (LEASE_CLOSED, b"o/held"), (LEASE_EMPTY, b"")):
             self.call("root", "lease", "LeaseGrant", pb.LeaseGrantRequest(ID=lease, TTL=600))
             if key:
                 self.call("root", "kv", "Put", pb.PutRequest(key=key, lease=lease))

@@ -6,7 +6,7 @@ what 3.5.1 does and why.  The user may read and write [k/, k0), read [r/, r0), w
 
 from typing import Any, Final, NamedTuple
 
-from proto import auth_pb2
+from proto import auth_pb2, election_pb2, lock_pb2
 from proto import rpc_pb2 as pb
 
 LEASE_OPEN, LEASE_CLOSED, LEASE_EMPTY, LEASE_NEW = 11, 12, 13, 14
@@ -15,6 +15,8 @@ OK = "OK"
 EMPTY = "INVALID_ARGUMENT: etcdserver: user name is empty"
 DENIED = "PERMISSION_DENIED: etcdserver: permission denied"
 CREATED = "created"
+ENDED = "ended"
+"""A stream that was over before anything came."""
 
 
 class Row(NamedTuple):
@@ -344,6 +346,49 @@ CLUSTER: Final = (
         why="3.5.1 lets anybody move it",
     ),
 )
+_UNMAPPED_EMPTY: Final = "UNKNOWN: etcdserver: user name is empty"
+_UNMAPPED_DENIED: Final = "UNKNOWN: etcdserver: permission denied"
+
+
+def composed(name: str, service: str, method: str, request: Any, user: str = _UNMAPPED_DENIED, root: str = OK) -> Row:
+    """Return a row of a service that is made of other calls, whose codes get lost on the way."""
+    return Row(name, service, method, request, _UNMAPPED_EMPTY, user, root)
+
+
+_LED_BY_OTHER: Final = election_pb2.LeaderKey(name=b"other", key=b"other/1", rev=1, lease=LEASE_OPEN)
+_NO_LEADER: Final = "UNKNOWN: election: no leader"
+COMPOSED: Final = (
+    composed("own lock", "lock", "Lock", lock_pb2.LockRequest(name=b"k/lock", lease=LEASE_OPEN), OK),
+    composed("own lock opened", "lock", "Unlock", lock_pb2.UnlockRequest(key=b"k/lock/b"), OK),
+    composed("lock below others' keys", "lock", "Lock", lock_pb2.LockRequest(name=b"other", lease=LEASE_OPEN)),
+    composed("others' lock opened", "lock", "Unlock", lock_pb2.UnlockRequest(key=b"other/1")),
+    composed(
+        "lock on a lease of others' keys", "lock", "Lock", lock_pb2.LockRequest(name=b"other", lease=LEASE_CLOSED)
+    ),
+    composed("nobody leads", "election", "Leader", election_pb2.LeaderRequest(name=b"k/e"), _NO_LEADER, _NO_LEADER),
+    composed(
+        "leader below others' keys", "election", "Leader", election_pb2.LeaderRequest(name=b"other"), root=_NO_LEADER
+    ),
+    composed("own election", "election", "Campaign", election_pb2.CampaignRequest(name=b"k/e", lease=LEASE_OPEN), OK),
+    composed("others' election", "election", "Campaign", election_pb2.CampaignRequest(name=b"oth", lease=LEASE_OPEN)),
+    composed(
+        "others' value",
+        "election",
+        "Proclaim",
+        election_pb2.ProclaimRequest(leader=_LED_BY_OTHER),
+        root="UNKNOWN: election: not leader",
+    ),
+    composed("others' leadership", "election", "Resign", election_pb2.ResignRequest(leader=_LED_BY_OTHER)),
+    Row("observation", "election", "Observe", election_pb2.LeaderRequest(name=b"r"), ENDED, OK),
+    Row(
+        "observation of keys only writable",
+        "election",
+        "Observe",
+        election_pb2.LeaderRequest(name=b"w"),
+        ENDED,
+        ENDED,
+    ),
+)
 _FULL = auth_pb2.Permission(permType=auth_pb2.Permission.READ, key=b"y")
 AUTH: Final = (
     Row("own account", "auth", "UserGet", pb.AuthUserGetRequest(name="user"), user=OK),
@@ -520,5 +565,6 @@ TABLE: Final = {
     "watches": WATCHES,
     "maintenance": MAINTENANCE,
     "cluster": CLUSTER,
+    "composed": COMPOSED,
     "auth": AUTH,
 }

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import grpc
 import grpc.aio
 
-from proto import rpc_pb2_grpc
+from proto import election_pb2_grpc, lock_pb2_grpc, rpc_pb2_grpc
 
 CALL_TIMEOUT_S: Final = 20.0
 
@@ -36,6 +36,8 @@ class Stubs(NamedTuple):
     maintenance: Any
     cluster: Any
     auth: Any
+    election: Any
+    lock: Any
 
 
 def stubs(channel: grpc.Channel | grpc.aio.Channel) -> Stubs:
@@ -47,6 +49,8 @@ def stubs(channel: grpc.Channel | grpc.aio.Channel) -> Stubs:
         maintenance=rpc_pb2_grpc.MaintenanceStub(channel),  # type: ignore[no-untyped-call]  # generated
         cluster=rpc_pb2_grpc.ClusterStub(channel),  # type: ignore[no-untyped-call]  # generated
         auth=rpc_pb2_grpc.AuthStub(channel),  # type: ignore[no-untyped-call]  # generated
+        election=election_pb2_grpc.ElectionStub(channel),  # type: ignore[no-untyped-call]  # generated
+        lock=lock_pb2_grpc.LockStub(channel),  # type: ignore[no-untyped-call]  # generated
     )
 
 

@@ -12,6 +12,7 @@ from core.auth.rules import NOBODY, Identity, Role, Rules, User
 from core.errors import InvalidAuthToken
 from net.rpc import Code, Status
 from proto import rpc_pb2 as pb
+from proto.election_pb2 import LeaderKey, ProclaimRequest, ResignRequest
 from services.identity import admit, admit_read, certified_name, is_known, is_root, only_stream, token_in
 from services.routes import client_routes
 from tests.fake_node import FakeNode
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 OPEN = {"/etcdserverpb.Auth/Authenticate", "/etcdserverpb.Auth/AuthStatus", "/grpc.health.v1.Health/Check"}
 """Methods that anybody may call."""
-JUDGED_BY_THE_LOG = {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/DeleteRange"} | {
+JUDGED_BY_THE_LOG = {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/DeleteRange", "/v3lockpb.Lock/Unlock"} | {
     f"/etcdserverpb.Auth/{name}"
     for name in (
         "AuthEnable", "AuthDisable", "UserDelete", "UserGet", "UserGrantRole", "UserRevokeRole", "UserList",
@@ -42,6 +43,8 @@ REQUESTS: dict[str, Message] = {
         success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"k", serializable=True))]
     ),
     "/etcdserverpb.Cluster/MemberAdd": pb.MemberAddRequest(peerURLs=["http://127.0.0.1:1"]),
+    "/v3electionpb.Election/Proclaim": ProclaimRequest(leader=LeaderKey(key=b"k")),
+    "/v3electionpb.Election/Resign": ResignRequest(leader=LeaderKey(key=b"k")),
 }
 """Requests for methods that would refuse an empty one."""
 RULES = Rules(
