@@ -130,13 +130,11 @@ class Run:
             if isinstance(outcome, StepFailed):
                 step = self._steps.throw(outcome)
             elif self._gone and not self._cleaning and outcome is None:
-                self._cleaning = True
-                step = self._steps.throw(Abandoned())
+                step = self._clean_up()
             else:
                 step = self._steps.send(outcome)
                 if self._gone and not self._cleaning:
-                    self._cleaning = True
-                    step = self._steps.throw(Abandoned())
+                    step = self._clean_up()
         except StopIteration as end:
             self._end()
             self._done(end.value)
@@ -148,6 +146,11 @@ class Run:
         else:
             self._waiting = step
             self._do(step)
+
+    def _clean_up(self) -> Step:
+        self._cleaning = True
+        self._unwatch()
+        return self._steps.throw(Abandoned())
 
     def _do(self, step: Step) -> None:
         match step:
