@@ -132,6 +132,10 @@ class LoopHome:
         self._inboxes.append(inbox)
         return inbox
 
+    def __contains__(self, inbox: object) -> bool:
+        """Whether an actor that lives here has this mailbox."""
+        return inbox in self._inboxes
+
     def loads(self) -> list[tuple[Load, int]]:
         """Return each actor's load and the depth of its mailbox."""
         return [(inbox.load, len(inbox.queue)) for inbox in self._inboxes]
@@ -161,8 +165,9 @@ class LoopHome:
             self._drain()
 
     def close(self) -> None:
-        """Stop the loop after its actors have stopped, and wait for the thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        """Stop the loop after its actors have stopped, and wait for the thread; harmless when repeated."""
+        with contextlib.suppress(RuntimeError):  # closed already
+            self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
 
     def _run_loop(self) -> None:

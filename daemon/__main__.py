@@ -24,7 +24,7 @@ from daemon.command_line import (
     check_config,
     parse,
 )
-from daemon.server import run
+from daemon.process import run
 
 
 def main() -> NoReturn:

@@ -53,11 +53,17 @@ if TYPE_CHECKING:
     import structlog
 
     from actors.address import Address
+    from actors.messages.apply import ApplyMessage
     from actors.messages.common import Tick
+    from actors.messages.lease import LeaseMessage
     from actors.messages.membership import MembershipMessage
-    from actors.messages.metrics import Measure
+    from actors.messages.metrics import Gather, Measure
     from actors.messages.peer_transport import PeerTransportMessage
+    from actors.messages.raft import RaftMessage
     from actors.messages.serve import ServeMessage
+    from actors.messages.wal import WalMessage
+    from actors.messages.watch import WatchMessage
+    from actors.messages.worker import Work
     from config.schema import Config
     from core.clock import Clock
     from core.metrics import Sample
@@ -69,6 +75,9 @@ if TYPE_CHECKING:
     from daemon.host import Host
     from daemon.ticker import Ticks
     from services.node import Export
+
+CORE = "Core"
+"""The loop that the actors of the hot path share."""
 
 REVOKES_IN_FLIGHT_MAX = 500
 HASHERS_MAX = 4
@@ -94,6 +103,80 @@ class Retire:
     def tell(self, _message: object) -> None:
         """End it."""
         self._host.retire()
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where the world comes in: bound, and listening."""
+
+    clients: Sequence[ClientListener]
+    peers: Sequence[socket.socket]
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What actors ask of the machine's disk."""
+
+    free_bytes: Callable[[], int]
+    """What is left where the log or the store lies."""
+    make_export: Callable[[View], Export]
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a node's actors have around them: the machine's, or a simulated one's."""
+
+    host: Host
+    ticker: Ticks
+    clock: Clock
+    doors: Doors
+    disk: Disk
+    log: structlog.stdlib.BoundLogger
+    samples: Callable[[], Sequence[Sample]] = tuple
+    """Gives the numbers that belong to no actor, from any thread."""
+
+    def log_of(self, actor: str) -> structlog.stdlib.BoundLogger:
+        """Return the logger of one actor."""
+        return self.log.bind(actor=actor)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What others stand on: the log, the store, and threads for what takes long."""
+
+    wal: Address[WalMessage]
+    apply: Address[ApplyMessage]
+    worker: Address[Work]
+    exporter: Address[Work]
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """Those who agree with other members on what happens."""
+
+    raft: Address[RaftMessage]
+    watch: Address[WatchMessage]
+    lease: Address[LeaseMessage]
+    peers: Address[PeerTransportMessage]
+    membership: Address[MembershipMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Which member this is, and what makes numbers that it has never used before."""
+
+    cluster: int
+    member: MemberId
+    now_ms: int
+
+    def requests_of(self, owner: int) -> RequestIds:
+        """Return the request ids of one who waits for answers; each has a number of its own."""
+        assert owner < OWNERS_MAX, owner
+        return RequestIds(self.member, owner, self.now_ms)
+
+    def headers(self) -> ResponseHeaders:
+        """Return what makes response headers."""
+        return ResponseHeaders(self.cluster, self.member)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,72 +211,100 @@ def take_snapshot(booted: Booted, snapshot: Snapshot) -> None:
     replace_store(received, booted.applier.store.backend, encode_conf_state(metadata.conf_state))
 
 
-def assemble(
-    config: Config,
-    booted: Booted,
-    host: Host,
-    ticker: Ticks,
-    clock: Clock,
-    client_listeners: Sequence[ClientListener],
-    peer_sockets: Sequence[socket.socket],
-    free_bytes: Callable[[], int],
-    make_export: Callable[[View], Export],
-    logger: structlog.stdlib.BoundLogger,
-    samples: Callable[[], Sequence[Sample]] = tuple,
-) -> Assembled:
-    """Spawn the node's actors.  *samples* gives the numbers that belong to none of them, from any thread."""
-    member, cluster = MemberId(booted.metadata.node_id), booted.metadata.cluster_id
-    now_ms = int(clock.wall_s() * 1000)
-    own, shared = host.own_thread(), host.loop("Core")
-    timeout_s = request_timeout_s(config)
-    retention = SnapshotPolicy(config.member.snapshot_count, booted.snapshot_index)
-    pace = CompactionPace(config.features.compaction_batch_limit, config.features.compaction_sleep_interval_s)
+def assemble(config: Config, booted: Booted, outside: Outside) -> Assembled:
+    """Spawn the node's actors."""
+    host, ticker = outside.host, outside.ticker
+    ids = Ids(booted.metadata.cluster_id, MemberId(booted.metadata.node_id), now_ms=int(outside.clock.wall_s() * 1000))
+    base = _spawn_base(config, booted, outside)
+    consensus = _spawn_consensus(config, booted, outside, ids, base)
+    published: Future[None] = Future()
+    published.set_running_or_notify_cancel()
+    keepers = _spawn_keepers(config, booted, outside, ids, base, consensus, published)
+    metrics = host.spawn(host.loop(CORE), MetricsActor, own=outside.samples, clock=outside.clock)
+    clients = _spawn_clients(config, booted, outside, ids, base, consensus, metrics)
+    sources: list[Address[Measure]] = [
+        base.wal,
+        base.apply,
+        consensus.raft,
+        consensus.watch,
+        consensus.lease,
+        consensus.peers,
+        *clients,
+    ]
+    for source in sources:
+        metrics.tell(Join(source))
+    ticking: list[Address[Tick]] = [
+        base.wal,
+        base.apply,
+        consensus.raft,
+        consensus.watch,
+        consensus.lease,
+        consensus.membership,
+        *keepers,
+        metrics,
+        *clients,
+    ]
+    for listener in ticking:
+        ticker.listen(listener)
+    return Assembled(clients, consensus.peers, consensus.membership, published)
 
-    def headers() -> ResponseHeaders:
-        return ResponseHeaders(cluster, member)
 
-    def bind(actor: str) -> structlog.stdlib.BoundLogger:
-        return logger.bind(actor=actor)
-
+def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
+    host, clock = outside.host, outside.clock
+    own, shared = host.own_thread(), host.loop(CORE)
     wal = host.spawn(
         shared,
         WalActor,
         log=booted.wal,
         snapshots=booted.snapshots,
         syncer=host.spawn(own, WorkerActor),
-        free_bytes=free_bytes,
+        free_bytes=outside.disk.free_bytes,
         clock=clock,
-        logger=bind("wal"),
+        logger=outside.log_of("wal"),
     )
     worker = host.spawn(own, WorkerActor)
     exporter = host.spawn(own, WorkerActor)
-    hashers = [host.spawn(own, WorkerActor) for _ in range(min(os.cpu_count() or 1, HASHERS_MAX))]
+    features = config.features
     apply = host.spawn(
         shared,
         ApplyActor,
         applier=booted.applier,
         wal=wal,
         worker=worker,
-        later=ticker.after,
+        later=outside.ticker.after,
         clock=clock,
         replace_store=partial(take_snapshot, booted),
-        snapshot=retention,
-        slow_apply_s=config.features.warning_apply_duration_s,
-        compaction=pace,
-        logger=bind("apply"),
+        snapshot=SnapshotPolicy(config.member.snapshot_count, booted.snapshot_index),
+        slow_apply_s=features.warning_apply_duration_s,
+        compaction=CompactionPace(features.compaction_batch_limit, features.compaction_sleep_interval_s),
+        logger=outside.log_of("apply"),
     )
-    catch_up = config.member.snapshot_catchup_entries
+    return Base(wal, apply, worker, exporter)
+
+
+def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids, base: Base) -> Consensus:
+    host, clock = outside.host, outside.clock
+    shared, timeout_s = host.loop(CORE), request_timeout_s(config)
     # Numbers of reads rise over restarts, so that an answer from before one is no answer after it.
-    raft = host.spawn(shared, RaftActor, booted.raft, wal, apply, catch_up, now_ms << READS_PER_MS_BITS, bind("raft"))
+    raft = host.spawn(
+        shared,
+        RaftActor,
+        booted.raft,
+        base.wal,
+        base.apply,
+        config.member.snapshot_catchup_entries,
+        ids.now_ms << READS_PER_MS_BITS,
+        outside.log_of("raft"),
+    )
     watch = host.spawn(
         shared,
         WatchActor,
-        headers=headers(),
+        headers=ids.headers(),
         fragment_size_bytes=config.member.max_request_bytes + GRPC_OVERHEAD_BYTES,
         progress_interval_s=max(config.features.watch_progress_notify_interval_s, 0.1),
         random=Random(),
         clock=clock,
-        apply=apply,
+        apply=base.apply,
     )
     lease = host.spawn(
         shared,
@@ -201,132 +312,150 @@ def assemble(
         lessor=Lessor(retry_s=timeout_s, in_flight_max=REVOKES_IN_FLIGHT_MAX),
         clock=clock,
         extend_s=config.member.election_timeout_ms / 1000.0,
-        apply=apply,
+        apply=base.apply,
         raft=raft,
-        request_ids=RequestIds(member, 0, now_ms),
-        logger=bind("lease"),
-    )
-    published: Future[None] = Future()
-    published.set_running_or_notify_cancel()
-    boot = host.spawn(
-        shared,
-        BootActor,
-        member=member,
-        name=config.member.name,
-        client_urls=tuple(str(url) for url in config.clustering.advertise_client_urls),
-        # Whose members are several agrees on a version once all of them are up; see MembershipActor.
-        cluster_version=booted.applier.cluster.version or (MIN_CLUSTER_VERSION if len(booted.known) > 1 else ""),
-        request_ids=RequestIds(member, 1, now_ms),
-        retry_s=timeout_s,
-        apply=apply,
-        raft=raft,
-        published=published,
-        logger=bind("boot"),
+        request_ids=ids.requests_of(0),
+        logger=outside.log_of("lease"),
     )
     peers = host.spawn(
         shared,
         PeerTransportActor,
         identity=Identity(
-            cluster,
-            member,
+            ids.cluster,
+            ids.member,
             tuple(str(url) for url in config.clustering.initial_advertise_peer_urls),
             SERVER_VERSION,
             MIN_CLUSTER_VERSION,
         ),
         known=booted.known,
         make_client=lambda: PeerClient(None, DIAL_TIMEOUT_S + config.member.election_timeout_ms / 1000.0),
-        make_engine=lambda http, take_over: make_peer_engine(http, take_over, peer_sockets, host.crashed, bind("peer")),
-        apply=apply,
+        make_engine=lambda http, take_over: make_peer_engine(
+            http, take_over, outside.doors.peers, host.crashed, outside.log_of("peer")
+        ),
+        apply=base.apply,
         raft=raft,
         lease=lease,
-        worker=exporter,
-        make_export=make_export,
+        worker=base.exporter,
+        make_export=outside.disk.make_export,
         snap_folder=booted.snap_folder,
         timeout_s=timeout_s,
         clock=clock,
-        removed=lambda: ticker.after(RETIRE_AFTER_S, Delivery(Retire(host), None)),
-        logger=bind("peer"),
+        removed=lambda: outside.ticker.after(RETIRE_AFTER_S, Delivery(Retire(host), None)),
+        logger=outside.log_of("peer"),
     )
     membership = host.spawn(
         shared,
         MembershipActor,
-        local=member,
+        local=ids.member,
         strict=config.clustering.strict_reconfig_check,
-        request_ids=RequestIds(member, 2, now_ms),
+        request_ids=ids.requests_of(2),
         timeout_s=timeout_s,
         # Two are left, so that a leader that is there already has the time to be heard.
         ticks_ahead=booted.raft.config.election_ticks - 2 if config.member.initial_election_tick_advance else 0,
         clock=clock,
-        apply=apply,
+        apply=base.apply,
         raft=raft,
         peers=peers,
-        logger=bind("membership"),
+        logger=outside.log_of("membership"),
     )
+    return Consensus(raft, watch, lease, peers, membership)
+
+
+def _spawn_keepers(
+    config: Config,
+    booted: Booted,
+    outside: Outside,
+    ids: Ids,
+    base: Base,
+    consensus: Consensus,
+    published: Future[None],
+) -> list[Address[Tick]]:
+    """Spawn those who propose by themselves what has to be done."""
+    host, clock = outside.host, outside.clock
+    shared, timeout_s = host.loop(CORE), request_timeout_s(config)
+    boot = host.spawn(
+        shared,
+        BootActor,
+        member=ids.member,
+        name=config.member.name,
+        client_urls=tuple(str(url) for url in config.clustering.advertise_client_urls),
+        # Whose members are several agrees on a version once all of them are up; see MembershipActor.
+        cluster_version=booted.applier.cluster.version or (MIN_CLUSTER_VERSION if len(booted.known) > 1 else ""),
+        request_ids=ids.requests_of(1),
+        retry_s=timeout_s,
+        apply=base.apply,
+        raft=consensus.raft,
+        published=published,
+        logger=outside.log_of("boot"),
+    )
+    keepers: list[Address[Tick]] = [boot]
     schedule = make_schedule(config, clock)
-    compactors = (
-        []
-        if schedule is None
-        else [
-            host.spawn(
-                shared,
-                CompactorActor,
-                schedule=schedule,
-                request_ids=RequestIds(member, 3, now_ms),
-                timeout_s=timeout_s,
-                clock=clock,
-                apply=apply,
-                raft=raft,
-                logger=bind("compactor"),
-            )
-        ]
-    )
-    metrics = host.spawn(shared, MetricsActor, own=samples, clock=clock)
+    if schedule is not None:
+        compactor = host.spawn(
+            shared,
+            CompactorActor,
+            schedule=schedule,
+            request_ids=ids.requests_of(3),
+            timeout_s=timeout_s,
+            clock=clock,
+            apply=base.apply,
+            raft=consensus.raft,
+            logger=outside.log_of("compactor"),
+        )
+        keepers.append(compactor)
+    return keepers
+
+
+def _spawn_clients(
+    config: Config,
+    booted: Booted,
+    outside: Outside,
+    ids: Ids,
+    base: Base,
+    consensus: Consensus,
+    metrics: Address[Gather],
+) -> list[Address[ServeMessage]]:
+    host, member = outside.host, config.member
+    own, shared, logger = host.own_thread(), host.loop(CORE), outside.log_of("serve")
+    hashers = [host.spawn(own, WorkerActor) for _ in range(min(os.cpu_count() or 1, HASHERS_MAX))]
     profiler = host.spawn(own, WorkerActor)
     cost = config.auth.bcrypt_cost
     passwords = Passwords(
         cost if is_bcrypt_cost(cost) else BCRYPT_COST_DEFAULT, config.own.auth_password_characters_min, os.urandom
     )
-    assert len(client_listeners) + FIRST_LISTENER_OWNER <= OWNERS_MAX, len(client_listeners)
-    clients = [
+    return [
         host.spawn(
             shared,
             ServeActor,
-            headers=headers(),
-            limits=ApiLimits(config.member.max_request_bytes, config.member.max_txn_ops),
-            request_ids=RequestIds(member, owner, now_ms),
-            request_timeout_s=timeout_s,
-            quota_bytes=config.member.quota_backend_bytes if config.member.quota_backend_bytes > 0 else None,
+            headers=ids.headers(),
+            limits=ApiLimits(member.max_request_bytes, member.max_txn_ops),
+            request_ids=ids.requests_of(owner),
+            request_timeout_s=request_timeout_s(config),
+            quota_bytes=member.quota_backend_bytes if member.quota_backend_bytes > 0 else None,
             # It may be asked on another actor's thread because that is the same thread: both live on one loop.
             counter=booted.applier.counter_for,
             slow_request_s=config.logging.warning_unary_request_duration_s,
-            make_engine=partial(make_client_engine, config, listening, fatal=host.crashed, logger=bind("serve")),
-            wal=wal,
-            raft=raft,
-            apply=apply,
-            watch=watch,
-            lease=lease,
-            membership=membership,
-            peers=peers,
-            leadership=Leadership(member, config.member.election_timeout_ms / 1000.0),
-            clock=clock,
+            make_engine=partial(make_client_engine, config, listening, fatal=host.crashed, logger=logger),
+            wal=base.wal,
+            raft=consensus.raft,
+            apply=base.apply,
+            watch=consensus.watch,
+            lease=consensus.lease,
+            membership=consensus.membership,
+            peers=consensus.peers,
+            leadership=Leadership(ids.member, member.election_timeout_ms / 1000.0),
+            clock=outside.clock,
             metrics=metrics,
-            worker=worker,
-            exporter=exporter,
-            make_export=make_export,
+            worker=base.worker,
+            exporter=base.exporter,
+            make_export=outside.disk.make_export,
             hashers=hashers,
             passwords=passwords,
-            tokens=make_token_scheme(config.auth, clock, bind("serve")),
+            tokens=make_token_scheme(config.auth, outside.clock, logger),
             client_cert_auth=config.security.client_cert_auth,
-            logger=bind("serve"),
+            logger=logger,
             http=http_options(config, listening.serves),
             profiler=profiler,
         )
-        for owner, listening in enumerate(client_listeners, FIRST_LISTENER_OWNER)
+        for owner, listening in enumerate(outside.doors.clients, FIRST_LISTENER_OWNER)
     ]
-    sources: list[Address[Measure]] = [wal, apply, raft, watch, lease, peers, *clients]
-    for source in sources:
-        metrics.tell(Join(source))
-    ticking: list[Address[Tick]] = [wal, apply, raft, watch, lease, boot, membership, *compactors, metrics, *clients]
-    for listener in ticking:
-        ticker.listen(listener)
-    return Assembled(clients, peers, membership, published)

@@ -1,13 +1,14 @@
 """The host: spawns actors on homes, stops them in reverse, and ends the process when one crashes.
 
-The main thread waits here.  A crash of any actor wakes it; it logs the cause and leaves at once, without teardown
-(fail-stop, architecture decision 5).
+The thread that started the member waits here.  A crash of any actor wakes it; it logs the cause and leaves at once,
+without teardown (fail-stop, architecture decision 5).  A member inside another program leaves by an exception.
 """
 
 from __future__ import annotations
 
 import os
 import traceback
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -31,6 +32,7 @@ M = TypeVar("M")
 EXIT_CRASHED = 1
 PROBE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+ABANDON_TIMEOUT_S = 2.0
 
 
 class Host(Protocol):
@@ -58,7 +60,7 @@ class ThreadHost:
     """Runs actors on real threads."""
 
     def __init__(self, logger: structlog.stdlib.BoundLogger, leave: Callable[[int], None] = os._exit) -> None:
-        """*leave* ends the process with an exit code, at once and whatever its threads are doing."""
+        """*leave* does not return: it ends the process with an exit code, whatever its threads are doing."""
         self._logger = logger
         self._leave = leave
         # Unlike an event, this may be filled by a signal handler that interrupts the very thread that waits on it.
@@ -130,8 +132,23 @@ class ThreadHost:
         for loop in self._loops.values():
             loop.close()
 
+    def abandon(self) -> None:
+        """End all threads after a crash without letting actors finish, as far as they can be ended from outside."""
+        loops = self._loops.values()
+        for ref in reversed(self._refs):
+            if not any(ref.actor_inbox in home for home in loops):
+                with suppress(pykka.Timeout):
+                    ref.stop(timeout=ABANDON_TIMEOUT_S)
+        for loop in loops:
+            loop.close()
+
+    @property
+    def crash(self) -> tuple[str, BaseException] | None:
+        """The first actor that crashed, and why."""
+        return self._crash
+
     def exit_if_crashed(self) -> None:
-        """Leave the process if an actor has crashed."""
+        """Leave if an actor has crashed."""
         if self._crash is None:
             return
         actor, error = self._crash

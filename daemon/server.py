@@ -1,21 +1,17 @@
 """One member, from its configuration to its last breath.
 
 Order of the start: data directory, listeners bound, log and store opened, actors, this member published through raft,
-clients served, ready.  SIGTERM and SIGINT stop it in reverse; then the signal is raised again with its default action,
-as etcd does, so that whoever sent it sees what happened.
+clients served, ready; a stop goes through it in reverse.  Nothing here belongs to the process as a whole: see
+daemon/process.py for the daemon's, and daemon/embed.py for a member inside another program.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
 import socket
-import sys
-import traceback
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
@@ -26,16 +22,13 @@ from actors.messages.serve import Drain, Open
 from config.refusals import bootstrap_refusals
 from core.types import MemberId
 from core.version import SERVER_VERSION
-from daemon.assemble import assemble
+from daemon.assemble import Disk, Doors, Outside, assemble
 from daemon.bootstrap import BootstrapRefused, Ground, boot
 from daemon.clock import SystemClock
 from daemon.data_directory import Content, DataDirectoryRefused, take
 from daemon.engines import ClientListener, bind_host, client_places
-from daemon.host import ThreadHost
 from daemon.joining import JoinRefused, find_cluster
-from daemon.logs import make_logger, route_standard_library, write_notes
 from daemon.machine import resolve
-from daemon.notify import notify_systemd
 from daemon.process_metrics import process_samples
 from daemon.ticker import Ticker
 from daemon.tokens import make_token_scheme
@@ -49,26 +42,21 @@ from wal.filesystem import PosixFileSystem
 from wal.log import exists
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     import structlog
 
     from actors.address import Address
-    from config.notes import Note
     from config.schema import Config
     from config.urls import Url
     from daemon.assemble import Assembled
     from daemon.bootstrap import Booted
     from daemon.data_directory import DataDirectory
+    from daemon.host import ThreadHost
 
-EXIT_REFUSED = 1
 LISTEN_BACKLOG = 1024
 DRAIN_TIMEOUT_S = 5.0
 """How long calls in flight may take to end after a stop was asked for."""
-
-SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep the interpreter while another wants it: the core loop shares it with few others, and one
-that waits for the log must not wait five milliseconds (CPython's default) for its turn."""
 
 
 class StartRefused(Exception):  # noqa: N818 - named for what happened
@@ -87,104 +75,106 @@ REFUSALS = (
 """What keeps a member from starting, each with a text for the operator."""
 
 
-def run(config: Config, notes: Sequence[Note]) -> int:
-    """Run a member until it is stopped, and return the exit code.  Ends the process itself after a signal or crash."""
-    logger = make_logger(config.logging)
-    route_standard_library(logger, config.logging)
-    write_notes(logger, notes)
-    stop = StopSignal()
-    try:
-        serve(config, logger, stop)
-    except REFUSALS as refused:
-        logger.critical("cannot start", error=str(refused))
-        return EXIT_REFUSED
-    except Exception as error:  # noqa: BLE001 - threads that run already would keep a half-started process alive
-        logger.critical("crashed", error=repr(error), stacktrace=traceback.format_exc())
-        os._exit(EXIT_REFUSED)
-    stop.raise_again()
-    return 0
+class Running:
+    """A member whose actors run.  Its methods belong to one thread, which also waits on the host."""
+
+    def __init__(
+        self,
+        config: Config,
+        logger: structlog.stdlib.BoundLogger,
+        host: ThreadHost,
+        ticker: Ticker,
+        node: Assembled,
+        ground: ExitStack,
+    ) -> None:
+        """*ground* lets go of what the actors stand on: listeners, store, data directory."""
+        self._config = config
+        self._logger = logger
+        self._host = host
+        self._ticker = ticker
+        self._node = node
+        self._ground = ground
+
+    def open(self, given_up: Callable[[], bool]) -> bool:
+        """Let the world in: peers at once, clients when this member is published.
+
+        False if *given_up* said so before that.
+        """
+        config, logger = self._config, self._logger
+        self._node.peers.tell(Open())
+        for peer_url in config.member.listen_peer_urls:
+            logger.info("serving peer traffic", address=str(peer_url))
+        while not given_up() and not self._host.retired:
+            self._host.exit_if_crashed()
+            try:
+                self._node.published.result(timeout=0.1)
+            except FutureTimeoutError:
+                continue
+            break
+        else:
+            return False
+        for client in self._node.clients:
+            client.tell(Open())
+        logger.info("ready to serve client requests")
+        for url in config.member.listen_client_urls:
+            logger.info("serving client traffic insecurely; this is strongly discouraged!", address=str(url))
+            logger.info("listening for client requests on", address=str(url))
+        for metrics_url in config.metrics.listen_metrics_urls:
+            logger.info("serving metrics and health", address=str(metrics_url))
+        return True
+
+    def stop(self, signal: str = "") -> None:
+        """Let what is in flight end, then stop everything in order."""
+        self._logger.info("stopping", signal=signal)
+        drain(self._node)
+        with self._ground:
+            self._ticker.stop()
+            self._host.stop()
+        self._logger.info("stopped")
+
+    def abandon(self) -> None:
+        """Let go of everything after a crash, as the end of a process does: nothing is flushed."""
+        close_listeners(self._node, 0.0)
+        with self._ground:
+            self._ticker.stop()
+            self._host.abandon()
 
 
-class StopSignal:
-    """SIGTERM or SIGINT, caught once."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self.host: ThreadHost | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._catch)
-
-    def wakes(self, host: ThreadHost) -> None:
-        """Have *host* woken by the signal, even if it has come already."""
-        self.host = host
-        if self.number is not None:
-            host.wake()
-
-    def raise_again(self) -> None:
-        """End the process by the signal that was caught; as process 1, which signals do not end, just return."""
-        if self.number is not None and os.getpid() != 1:
-            signal.signal(self.number, signal.SIG_DFL)
-            sys.stdout.flush()
-            os.kill(os.getpid(), self.number)
-
-    def _catch(self, number: int, _frame: object) -> None:
-        self.number = number
-        if self.host is not None:
-            self.host.wake()
-
-
-def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal) -> None:
-    """Start, serve until *stop*, and stop.  Raises what keeps it from starting."""
+def launch(config: Config, logger: structlog.stdlib.BoundLogger, host: ThreadHost) -> Running:
+    """Start a member's actors on *host*.  Raises one of REFUSALS, and holds nothing then."""
     logger.info("starting actcd", version=SERVER_VERSION, name=config.member.name, data_dir=config.member.data_dir)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    directory = take(config.member.data_dir, config.member.wal_dir, logger)
-    if directory.content in {Content.EMPTY, Content.OTHER}:
-        faults = bootstrap_refusals(config, resolve)
-        if faults:
-            raise StartRefused("; ".join(str(fault) for fault in faults))
-    make_token_scheme(config.auth, SystemClock(), logger)  # keys that cannot be used end the start before it begins
-    # Asked before this member listens: two that start at once must not wait for each other.
-    found = None if exists(directory.wal, PosixFileSystem()) else find_cluster(others_urls(config))
-    peer_sockets = [listen(url) for url in config.member.listen_peer_urls]
-    native = config.own.engine == "native"
-    client_listeners = [
-        # grpcio cannot take a socket over, and serves nothing but gRPC.
-        ClientListener(url, listen(url) if native or serves in {Serves.HTTP, Serves.METRICS} else None, serves)
-        for url, serves in client_places(config)
-    ]
-    booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random(), found=found), logger)
-    tell_what_was_found(booted, logger)
-    host = ThreadHost(logger)
-    stop.wakes(host)
     clock = SystemClock()
-    ticker = Ticker(clock, config.member.heartbeat_interval_ms / 1000.0)
-    node = assemble(
-        config,
-        booted,
-        host,
-        ticker,
-        clock,
-        client_listeners,
-        peer_sockets,
-        partial(free_bytes, directory),
-        lambda view: Export(view, directory.snap),
-        logger,
-        partial(process_samples, config, MemberId(booted.metadata.node_id), host),
-    )
-    ticker.start()
-    tame_garbage_collector()
-    try:
-        open_listeners(config, node, host, logger, stop)
-        host.wait()
-    finally:
-        host.exit_if_crashed()
-        logger.info("stopping", signal=signal.Signals(stop.number).name if stop.number else "")
-        drain(node)
-        ticker.stop()
-        host.stop()
-        booted.applier.store.backend.close()
-        directory.close()
-        logger.info("stopped")
+    with ExitStack() as ground:
+        directory = take(config.member.data_dir, config.member.wal_dir, logger)
+        ground.callback(directory.close)
+        if directory.content in {Content.EMPTY, Content.OTHER}:
+            faults = bootstrap_refusals(config, resolve)
+            if faults:
+                raise StartRefused("; ".join(str(fault) for fault in faults))
+        make_token_scheme(config.auth, clock, logger)  # keys that cannot be used end the start before it begins
+        # Asked before this member listens: two that start at once must not wait for each other.
+        found = None if exists(directory.wal, PosixFileSystem()) else find_cluster(others_urls(config))
+        doors = bind_doors(config, ground)
+        booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random(), found=found), logger)
+        ground.callback(booted.applier.store.backend.close)
+        tell_what_was_found(booted, logger)
+        ticker = Ticker(clock, config.member.heartbeat_interval_ms / 1000.0)
+        outside = Outside(
+            host,
+            ticker,
+            clock,
+            doors,
+            Disk(partial(free_bytes, directory), lambda view: Export(view, directory.snap)),
+            logger,
+            partial(process_samples, config, MemberId(booted.metadata.node_id), host),
+        )
+        try:
+            node = assemble(config, booted, outside)
+        except BaseException:
+            host.abandon()  # those that have been started run already
+            raise
+        ticker.start()
+        return Running(config, logger, host, ticker, node, ground.pop_all())
 
 
 def others_urls(config: Config) -> list[str]:
@@ -193,31 +183,20 @@ def others_urls(config: Config) -> list[str]:
     return [str(url) for member in config.clustering.initial_cluster if member.name != name for url in member.peer_urls]
 
 
-def open_listeners(
-    config: Config, node: Assembled, host: ThreadHost, logger: structlog.stdlib.BoundLogger, stop: StopSignal
-) -> None:
-    """Let the world in: peers at once, clients when this member is published."""
-    node.peers.tell(Open())
-    for peer_url in config.member.listen_peer_urls:
-        logger.info("serving peer traffic", address=str(peer_url))
-    while stop.number is None and not host.retired:
-        host.exit_if_crashed()
-        try:
-            node.published.result(timeout=0.1)
-        except FutureTimeoutError:
-            continue
-        break
-    else:
-        return
-    for client in node.clients:
-        client.tell(Open())
-    logger.info("ready to serve client requests")
-    for url in config.member.listen_client_urls:
-        logger.info("serving client traffic insecurely; this is strongly discouraged!", address=str(url))
-        logger.info("listening for client requests on", address=str(url))
-    for metrics_url in config.metrics.listen_metrics_urls:
-        logger.info("serving metrics and health", address=str(metrics_url))
-    notify_systemd(logger)
+def bind_doors(config: Config, ground: ExitStack) -> Doors:
+    """Listen everywhere; *ground* closes what nobody else has closed by then."""
+
+    def opened(url: Url) -> socket.socket:
+        return ground.enter_context(listen(url))
+
+    native = config.own.engine == "native"
+    peers = [opened(url) for url in config.member.listen_peer_urls]
+    clients = [
+        # grpcio cannot take a socket over, and serves nothing but gRPC.
+        ClientListener(url, opened(url) if native or serves in {Serves.HTTP, Serves.METRICS} else None, serves)
+        for url, serves in client_places(config)
+    ]
+    return Doors(clients, peers)
 
 
 def drain(node: Assembled) -> None:
@@ -226,15 +205,20 @@ def drain(node: Assembled) -> None:
     node.membership.tell(StepDown(DRAIN_TIMEOUT_S, Delivery(Resolve(handed_over), None)))
     with suppress(FutureTimeoutError):
         handed_over.result(timeout=DRAIN_TIMEOUT_S + 1.0)
+    close_listeners(node, DRAIN_TIMEOUT_S)
+
+
+def close_listeners(node: Assembled, timeout_s: float) -> None:
+    """Stop accepting, and give calls *timeout_s* to end."""
     waits: list[Future[None]] = []
     listeners: list[Address[Drain]] = [*node.clients, node.peers]
     for listener in listeners:
         done = unresolved()
-        listener.tell(Drain(DRAIN_TIMEOUT_S, Delivery(Resolve(done), None)))
+        listener.tell(Drain(timeout_s, Delivery(Resolve(done), None)))
         waits.append(done)
     for done in waits:
         try:
-            done.result(timeout=DRAIN_TIMEOUT_S + 1.0)
+            done.result(timeout=timeout_s + 1.0)
         except FutureTimeoutError:
             return
 
@@ -281,16 +265,6 @@ def free_bytes(directory: DataDirectory) -> int:
     """Return the bytes that are free where the log or the store lies, whichever has less."""
     places = [os.statvfs(path) for path in (directory.path, directory.wal)]
     return min(place.f_bavail * place.f_frsize for place in places)
-
-
-def tame_garbage_collector() -> None:
-    """Keep what the start has made out of every later collection, and collect seldom.
-
-    Hardly anything here is in cycles: a collection in the middle of a batch costs time and finds nothing.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def tell_what_was_found(booted: Booted, logger: structlog.stdlib.BoundLogger) -> None:

@@ -18,7 +18,7 @@ from config.schema import Clustering, Config, Features
 from config.schema import Member as MemberSection
 from config.urls import InitialMember, parse_urls
 from core.membership.member import Member as StoredMember
-from daemon.assemble import Assembled, assemble
+from daemon.assemble import Assembled, Disk, Doors, Outside, assemble
 from daemon.bootstrap import Booted, BootstrapRefused, Ground, boot
 from daemon.data_directory import Content, DataDirectory
 from daemon.engines import ClientListener
@@ -163,18 +163,15 @@ class Member:
         ticker = SimTicker(self.host, self.rate, TICK_S)
         self._schedule.note(self.name, f"starts, applied {self.raft.applied}, log to {self.raft.log.last}")
         self._cluster.checks.restarted(self)
-        self._node = assemble(
-            self._config,
-            self.booted,
+        outside = Outside(
             self.host,
             ticker,
             self._clock,
-            [ClientListener(parse_urls(f"http://{self.name}:2379")[0], None)],
-            (),
-            self._free_bytes,
-            no_export,
+            Doors([ClientListener(parse_urls(f"http://{self.name}:2379")[0], None)], ()),
+            Disk(self._free_bytes, no_export),
             logger,
         )
+        self._node = assemble(self._config, self.booted, outside)
         ticker.start()
         self._schedule.after(TICK_S, self._open_when_published)
         return True

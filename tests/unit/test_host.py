@@ -16,7 +16,7 @@ from actors.messages.worker import Work
 from actors.worker import WorkerActor
 from core.errors import Compacted
 from daemon.host import EXIT_CRASHED, ThreadHost
-from daemon.server import StopSignal
+from daemon.process import StopSignal
 from tests.fakes import Told
 
 if TYPE_CHECKING:
