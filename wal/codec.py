@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
+from core.mvcc.varint import varint
 from core.raft.messages import (
     ConfChange,
     ConfChangeSingle,
@@ -49,16 +50,6 @@ class SnapshotRecord:
     index: Index
     term: Term
     conf_state: ConfState | None
-
-
-def varint(number: int) -> bytes:
-    """Return *number*, unsigned, in protobuf's base 128."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:

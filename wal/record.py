@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from google_crc32c import extend
 
-from wal.codec import entry_prefix, read_varint, varint
+from core.mvcc.varint import INNER, varint
+from wal.codec import entry_prefix, read_varint
 from wal.errors import WalCorrupt
 from wal.filesystem import SECTOR_SIZE_BYTES
 
@@ -33,9 +34,6 @@ _HEAD_SIZE_BYTES_MAX = 20
 """Tag and number of a record's kind (2), checksum (6) and data length (11), and one to spare."""
 
 _ONE_BYTE = tuple(bytes((number,)) for number in range(256))
-_TWO_BYTES = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14))
-"""14 bits as inner bytes of a varint: a checksum is two of these and one more byte, four times faster than a loop."""
-_SMALL = tuple(varint(number) for number in range(1 << 12))
 _PADDING = tuple(bytes(count) for count in range(8))
 
 
@@ -88,10 +86,9 @@ def frame_entries(entries: Iterable[Entry], crc: int) -> tuple[list[bytes], int]
         else:
             crc = extend(crc, body)
         size += len(body)
-        digits = _TWO_BYTES[crc & 0x3FFF] + _TWO_BYTES[crc >> 14 & 0x3FFF] + _ONE_BYTE[crc >> 28]
-        if not crc >> 28:
-            digits = varint(crc)
-        size_digits = _SMALL[size] if size < 4096 else varint(size)
+        high_bits = crc >> 28
+        digits = INNER[crc & 0x3FFF] + INNER[crc >> 14 & 0x3FFF] + _ONE_BYTE[high_bits] if high_bits else varint(crc)
+        size_digits = varint(size)
         length = 4 + len(digits) + len(size_digits) + size
         pad = -length & 7
         frame = (length | (0x80 | pad) << 56 if pad else length).to_bytes(8, "little")

@@ -6,7 +6,9 @@ so that a refusal leaves no effect.  A read-only transaction is evaluated on a v
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from core.apply.header import operation_header
 from core.apply.range import range_response
@@ -17,14 +19,39 @@ from core.mvcc.view import covers
 from proto.rpc_pb2 import Compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable
 
     from core.mvcc.view import View
-    from proto.rpc_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
+    from proto.rpc_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 
     Count = Callable[[bytes, bytes], int]
+    Step = tuple[bytes, Any]
+    """A kind, and the request or Plan that belongs to it."""
 
 _MISSING = KeyValue(b"", 0, 0, 0, b"", 0)
+
+# Looked up once: the enum's names cost a search in the descriptors at each use.
+_VALUE: Final = Compare.VALUE
+_TARGETS: Final[dict[int, str]] = {
+    Compare.VERSION: "version",
+    Compare.CREATE: "create_revision",
+    Compare.MOD: "mod_revision",
+    Compare.VALUE: "value",
+    Compare.LEASE: "lease",
+}
+"""What each target is called, in KeyValue and in Compare alike."""
+_RESULTS: Final[dict[int, Callable[[Any, Any], bool]]] = {
+    Compare.EQUAL: operator.eq,
+    Compare.NOT_EQUAL: operator.ne,
+    Compare.GREATER: operator.gt,
+    Compare.LESS: operator.lt,
+}
+
+# Kinds of operations, by the tags that their answers have in ResponseOp.
+RANGE: Final = b"\x0a"
+PUT: Final = b"\x12"
+DELETE_RANGE: Final = b"\x1a"
+TXN: Final = b"\x22"
 
 
 class Executor(Protocol):
@@ -33,8 +60,11 @@ class Executor(Protocol):
     def range(self, request: RangeRequest, /) -> bytes:
         """Read, with what was changed so far."""
 
-    def write(self, op: RequestOp, /) -> bytes:
-        """Put or delete."""
+    def put(self, request: PutRequest, /) -> bytes:
+        """Set one key."""
+
+    def delete_range(self, request: DeleteRangeRequest, /) -> bytes:
+        """Delete a key or a range."""
 
 
 class ReadOnlyExecutor:
@@ -49,49 +79,66 @@ class ReadOnlyExecutor:
         """See Executor."""
         return range_response(self._view, request, self._header, self._count)
 
-    def write(self, op: RequestOp, /) -> bytes:
+    def put(self, request: PutRequest, /) -> bytes:
         """Never called: is_read_only() has been asked."""
-        raise AssertionError(op)
+        raise AssertionError(request)
+
+    def delete_range(self, request: DeleteRangeRequest, /) -> bytes:
+        """Never called either."""
+        raise AssertionError(request)
 
 
 class Plan:
-    """The branch that one level of a transaction takes, and the plans of the nested transactions in it."""
+    """The branch that one level of a transaction takes: its operations, each with its kind, nested ones as Plans."""
 
-    __slots__ = ("nested", "ops", "succeeded")
+    __slots__ = ("steps", "succeeded")
 
     def __init__(self, view: View, request: TxnRequest) -> None:
-        self.succeeded = all(_holds(view, compare) for compare in request.compare)
-        self.ops: Sequence[RequestOp] = request.success if self.succeeded else request.failure
-        self.nested = [Plan(view, op.request_txn) for op in self.ops if op.HasField("request_txn")]
+        self.succeeded = _all_hold(view, request.compare)
+        self.steps: list[Step] = []
+        for op in request.success if self.succeeded else request.failure:
+            match op.WhichOneof("request"):
+                case "request_put":
+                    self.steps.append((PUT, op.request_put))
+                case "request_range":
+                    self.steps.append((RANGE, op.request_range))
+                case "request_delete_range":
+                    self.steps.append((DELETE_RANGE, op.request_delete_range))
+                case _:
+                    self.steps.append((TXN, Plan(view, op.request_txn)))
 
     def check(self, view: View, lease_exists: Callable[[int], bool]) -> None:
         """Raise what refuses one of the chosen operations, seen on the state before all of them.
 
         The first in order is named, as etcd from 3.6 on does; 3.5 looks at all puts first.
         """
-        deletes: list[DeleteRangeRequest] = []
-        for op in self._chosen():
-            if op.HasField("request_range"):
-                _check_revision(view, op.request_range.revision)
-            elif op.HasField("request_put"):
-                _check_put(view, op.request_put, lease_exists, deletes)
-            else:
-                deletes.append(op.request_delete_range)
+        self._check(view, lease_exists, [])
 
-    def _chosen(self) -> Iterator[RequestOp]:
-        """Yield the operations that will run, in order; in place of a nested transaction, those of its branch."""
-        nested = iter(self.nested)
-        for op in self.ops:
-            if op.HasField("request_txn"):
-                yield from next(nested)._chosen()  # noqa: SLF001 (same class)
+    def _check(self, view: View, lease_exists: Callable[[int], bool], deletes: list[DeleteRangeRequest]) -> None:
+        for kind, step in self.steps:
+            if kind is PUT:
+                if step.lease or step.ignore_value or step.ignore_lease:
+                    _check_put(view, step, lease_exists, deletes)
+            elif kind is RANGE:
+                _check_revision(view, step.revision)
+            elif kind is DELETE_RANGE:
+                deletes.append(step)
             else:
-                yield op
+                step._check(view, lease_exists, deletes)  # noqa: SLF001 (same class)
 
     def run(self, executor: Executor) -> bytes:
         """Run the chosen operations in order; return the fields of TxnResponse behind the header."""
-        nested = iter(self.nested)
         answer = [b"\x10\x01"] if self.succeeded else []
-        answer.extend(field(b"\x1a", _run_operation(executor, op, nested)) for op in self.ops)
+        for kind, step in self.steps:
+            if kind is PUT:
+                response = field(PUT, executor.put(step))
+            elif kind is RANGE:
+                response = field(RANGE, executor.range(step))
+            elif kind is DELETE_RANGE:
+                response = field(DELETE_RANGE, executor.delete_range(step))
+            else:
+                response = field(TXN, b"\x0a\x00" + step.run(executor))
+            answer.append(field(b"\x1a", response))
         return b"".join(answer)
 
 
@@ -104,18 +151,6 @@ def read_only_txn_response(view: View, request: TxnRequest, header: bytes, count
 
 def _no_lease(_lease: int) -> bool:
     return False
-
-
-def _run_operation(executor: Executor, op: RequestOp, nested: Iterator[Plan]) -> bytes:
-    match op.WhichOneof("request"):
-        case "request_range":
-            return field(b"\x0a", executor.range(op.request_range))
-        case "request_put":
-            return field(b"\x12", executor.write(op))
-        case "request_delete_range":
-            return field(b"\x1a", executor.write(op))
-        case _:
-            return field(b"\x22", b"\x0a\x00" + next(nested).run(executor))
 
 
 def _check_revision(view: View, revision: int) -> None:
@@ -140,6 +175,13 @@ def _check_put(
             raise KeyNotFound
 
 
+def _all_hold(view: View, compares: Iterable[Compare]) -> bool:
+    for compare in compares:
+        if not _holds(view, compare):
+            return False
+    return True
+
+
 def _holds(view: View, compare: Compare) -> bool:
     """Tell whether *compare* holds for every key it names; a range without keys is like a missing key."""
     if not compare.range_end:
@@ -150,37 +192,14 @@ def _holds(view: View, compare: Compare) -> bool:
     else:
         records = view.range(compare.key, compare.range_end)
     if not records:
-        return compare.target != Compare.VALUE and _holds_for(_MISSING, compare)
+        return compare.target != _VALUE and _holds_for(_MISSING, compare)
     return all(_holds_for(decode_kv(untagged(record)), compare) for record in records)
 
 
 def _holds_for(kv: KeyValue, compare: Compare) -> bool:
-    order = _order(kv, compare)
-    match compare.result:
-        case Compare.EQUAL:
-            return order == 0
-        case Compare.NOT_EQUAL:
-            return order != 0
-        case Compare.GREATER:
-            return order > 0
-        case Compare.LESS:
-            return order < 0
-        case _:
-            return True  # a result that etcd does not know refuses nothing there either
-
-
-def _order(kv: KeyValue, compare: Compare) -> int:
-    """Return how the stored compares with the given: negative, 0 or positive.  What was not given is 0 or empty."""
-    match compare.target:
-        case Compare.VALUE:
-            return (kv.value > compare.value) - (kv.value < compare.value)
-        case Compare.VERSION:
-            return kv.version - compare.version
-        case Compare.CREATE:
-            return kv.create_revision - compare.create_revision
-        case Compare.MOD:
-            return kv.mod_revision - compare.mod_revision
-        case Compare.LEASE:
-            return kv.lease - compare.lease
-        case _:
-            return 0
+    """Tell whether *compare* holds for one stored state.  What was not given is 0 or empty."""
+    holds = _RESULTS.get(compare.result)
+    if holds is None:
+        return True  # a result that etcd does not know refuses nothing there either
+    name = _TARGETS.get(compare.target)
+    return holds(0, 0) if name is None else holds(getattr(kv, name), getattr(compare, name))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from core.mvcc.event import Revised
     from core.mvcc.store import Store
     from core.mvcc.write import WriteTransaction
-    from proto.rpc_pb2 import RangeRequest, RequestOp, TxnRequest
+    from proto.rpc_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 
 
 class Leases(Protocol):
@@ -117,25 +117,31 @@ class _TransactionExecutor:
 
     def __init__(self, transaction: WriteTransaction) -> None:
         self._transaction = transaction
+        self._header = b""
+        self._header_revision = -1
 
     def range(self, request: RangeRequest, /) -> bytes:
         transaction = self._transaction
-        header = operation_header(transaction.revision)
-        return range_response(transaction.view(), request, header, transaction.count)
+        return range_response(transaction.view(), request, self._operation_header(), transaction.count)
 
-    def write(self, op: RequestOp, /) -> bytes:
+    def put(self, request: PutRequest, /) -> bytes:
         transaction = self._transaction
-        if op.HasField("request_delete_range"):
-            delete = op.request_delete_range
-            deleted = transaction.delete_range(delete.key, delete.range_end)
-            return operation_header(transaction.revision) + _deleted_fields(deleted, delete.prev_kv)
-        put = op.request_put
-        value, lease = put.value, put.lease
-        if put.ignore_value or put.ignore_lease:
-            value, lease = _kept(transaction, put.key, value, lease, put.ignore_value, put.ignore_lease)
-        before = transaction.put(put.key, value, lease)
-        header = operation_header(transaction.revision)
-        return header + field(b"\x12", before) if put.prev_kv and before is not None else header
+        key, value, lease = request.key, request.value, request.lease
+        if request.ignore_value or request.ignore_lease:
+            value, lease = _kept(transaction, key, value, lease, request.ignore_value, request.ignore_lease)
+        before = transaction.put(key, value, lease)
+        header = self._operation_header()
+        return header + field(b"\x12", before) if request.prev_kv and before is not None else header
+
+    def delete_range(self, request: DeleteRangeRequest, /) -> bytes:
+        deleted = self._transaction.delete_range(request.key, request.range_end)
+        return self._operation_header() + _deleted_fields(deleted, request.prev_kv)
+
+    def _operation_header(self) -> bytes:
+        revision = self._transaction.revision
+        if revision != self._header_revision:
+            self._header, self._header_revision = operation_header(revision), revision
+        return self._header
 
 
 def _kept(

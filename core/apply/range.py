@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from core.mvcc.past import recent_past
 from core.mvcc.record import KeyValue, decode_kv, tagged, untagged, without_value
@@ -27,6 +27,10 @@ class _Sortable(Protocol):
     def __lt__(self, other: _Sortable, /) -> bool: ...
 
 
+# Looked up once: the enum's names cost a search in the descriptors at each use.
+_UNSORTED: Final = RangeRequest.NONE
+_DESCEND: Final = RangeRequest.DESCEND
+_BY_KEY: Final = RangeRequest.KEY
 _SORT_FIELDS: dict[int, Callable[[KeyValue], _Sortable]] = {
     RangeRequest.KEY: attrgetter("key"),
     RangeRequest.VERSION: attrgetter("version"),
@@ -43,7 +47,7 @@ def range_response(view: View, request: RangeRequest, header: bytes, count: Coun
     have passed check_range().  Raises FutureRevision or Compacted.
     """
     limit = request.limit
-    sorts = request.sort_order != RangeRequest.NONE
+    sorts = request.sort_order != _UNSORTED
     filters = _filters(request)
     take = limit + 1 if 0 < limit < sys.maxsize and not sorts and not filters else 0
     records, total = _read(view, request, take, count)
@@ -51,7 +55,7 @@ def range_response(view: View, request: RangeRequest, header: bytes, count: Coun
         return header + _count_field(total)
     if filters:
         records = [record for record in records if _passes(decode_kv(untagged(record)), request)]
-    if sorts or request.sort_target != RangeRequest.KEY:
+    if sorts or request.sort_target != _BY_KEY:
         records = _sorted(records, request)
     more = 0 < limit < len(records)
     if more:
@@ -108,5 +112,5 @@ def _passes(kv: KeyValue, request: RangeRequest) -> bool:
 def _sorted(records: list[bytes], request: RangeRequest) -> list[bytes]:
     """Sort as asked: without an order but with a target other than the key, ascending."""
     field = _SORT_FIELDS[request.sort_target]
-    descending = request.sort_order == RangeRequest.DESCEND
+    descending = request.sort_order == _DESCEND
     return sorted(records, key=lambda record: field(decode_kv(untagged(record))), reverse=descending)

@@ -55,41 +55,44 @@ def check_delete(request: DeleteRangeRequest) -> None:
 def check_txn(request: TxnRequest, max_ops: int) -> None:
     """Raise TooManyOps, what the checks of single operations raise, or DuplicateKey."""
     _check_operations(request, max_ops)
-    _check_overlaps(request.success)
-    _check_overlaps(request.failure)
+    for ops in (request.success, request.failure):
+        if len(ops) > 1 or (ops and ops[0].HasField("request_txn")):  # one operation alone meets no other
+            _check_overlaps(ops)
 
 
 def is_read_only(request: TxnRequest) -> bool:
     """Tell whether the transaction needs no proposal.  A nested one makes it a write, whatever it holds."""
-    return all(op.WhichOneof("request") == "request_range" for op in _operations(request))
+    for ops in (request.success, request.failure):
+        for op in ops:
+            if not op.HasField("request_range"):
+                return False
+    return True
 
 
 def is_serializable(request: TxnRequest) -> bool:
     """Tell whether a read-only transaction may be answered from the local state: all its ranges say so."""
-    return all(op.request_range.serializable for op in _operations(request))
-
-
-def _operations(request: TxnRequest) -> Iterable[RequestOp]:
-    yield from request.success
-    yield from request.failure
+    return all(op.request_range.serializable for ops in (request.success, request.failure) for op in ops)
 
 
 def _check_operations(request: TxnRequest, max_ops: int) -> None:
-    count = max(len(request.compare), len(request.success), len(request.failure))
+    compares, success, failure = request.compare, request.success, request.failure
+    count = max(len(compares), len(success), len(failure))
     if count > max_ops:
         raise TooManyOps
-    if not all(compare.key for compare in request.compare):
-        raise EmptyKey
-    for op in _operations(request):
-        _check_operation(op, max_ops - count)
+    for compare in compares:
+        if not compare.key:
+            raise EmptyKey
+    for ops in (success, failure):
+        for op in ops:
+            _check_operation(op, max_ops - count)
 
 
 def _check_operation(op: RequestOp, max_ops: int) -> None:
     match op.WhichOneof("request"):
-        case "request_range":
-            check_range(op.request_range)
         case "request_put":
             check_put(op.request_put)
+        case "request_range":
+            check_range(op.request_range)
         case "request_delete_range":
             check_delete(op.request_delete_range)
         case "request_txn":
@@ -142,19 +145,22 @@ def _check_overlaps(ops: Iterable[RequestOp]) -> tuple[set[bytes], _Deletes]:
     FROM_KEY deletes escape this check, as in etcd.  So does a put in a nested transaction and a delete in a later
     nested one: deletes count from the transaction that holds them on.
     """
-    ops = tuple(ops)
-    puts: set[bytes] = set()
+    keys: list[bytes] = []
+    nested: list[TxnRequest] = []
     deletes = _Deletes()
-    kinds = [op.WhichOneof("request") for op in ops]
-    for op, kind in zip(ops, kinds, strict=True):
-        if kind == "request_delete_range":
-            deletes.add(op.request_delete_range.key, op.request_delete_range.range_end)
-    for op, kind in zip(ops, kinds, strict=True):
-        if kind == "request_txn":
-            _add_nested(op.request_txn, puts, deletes)
-    for op, kind in zip(ops, kinds, strict=True):
-        if kind == "request_put":
-            _add_put(op.request_put.key, puts, deletes)
+    for op in ops:
+        match op.WhichOneof("request"):
+            case "request_put":
+                keys.append(op.request_put.key)
+            case "request_delete_range":
+                deletes.add(op.request_delete_range.key, op.request_delete_range.range_end)
+            case "request_txn":
+                nested.append(op.request_txn)
+    puts: set[bytes] = set()
+    for request in nested:
+        _add_nested(request, puts, deletes)
+    for key in keys:
+        _add_put(key, puts, deletes)
     return puts, deletes
 
 
