@@ -131,6 +131,9 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Accept connections from now on."""
 
+    def flush(self) -> None:
+        """Send what has been answered now, instead of at the end of this turn of the loop."""
+
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, and let calls in flight end for a while."""
 
@@ -425,6 +428,8 @@ class ServeActor(NodeActor[ServeMessage]):
                 call.fail(status_of(outcome))
             if since_s < slow_before_s:
                 self._warn_slow(call, since_s)
+        # The clients need not wait for what other actors make of the same entries.
+        self._engine.flush()
 
     def _warn_slow(self, call: Call, since_s: float) -> None:
         self._logger.warning(

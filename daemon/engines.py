@@ -81,6 +81,9 @@ class GrpcioEngine:
         """See Engine."""
         await self._listener.start(self._host, self._port)
 
+    def flush(self) -> None:
+        """See Engine; grpcio does so itself."""
+
     async def drain(self, timeout_s: float) -> None:
         """See Engine."""
         await self._listener.drain(timeout_s)
@@ -100,6 +103,10 @@ class NativeEngine:
     async def start(self) -> None:
         """See Engine."""
         await self._listener.start(self._sockets)
+
+    def flush(self) -> None:
+        """See Engine."""
+        self._listener.flush()
 
     async def drain(self, timeout_s: float) -> None:
         """See Engine."""

@@ -122,6 +122,12 @@ class Commons:
         self._unflushed.append(connection)
         self._schedule()
 
+    def flush(self) -> None:
+        """Flush all connections that asked for it."""
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flush()
+
     def delivered(self, read_s: float) -> None:
         """Note that requests may have been handed to services in this turn, from a read that began at *read_s*."""
         if self._on_batch_end is None:
@@ -157,9 +163,7 @@ class Commons:
         self._scheduled = False
         if self._notices:
             self._schedule()
-        unflushed, self._unflushed = self._unflushed, []
-        for connection in unflushed:
-            connection.flush()
+        self.flush()
         if self._delivering:
             self._was_alone = self._delivering == 1
             self._delivering = 0

@@ -86,6 +86,11 @@ class NativeListener:
             )
             self._servers.append(server)
 
+    def flush(self) -> None:
+        """Send what has been answered now, instead of at the end of this turn of the loop."""
+        if self._commons is not None:
+            self._commons.flush()
+
     @property
     def connection_count(self) -> int:
         """How many connections are open."""

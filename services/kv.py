@@ -45,7 +45,9 @@ class KvService:
     def put(self, call: Call, payload: bytes) -> None:
         """Put one key."""
         request = decode_entry(call, PutRequest, PUT_TAG, payload, check_put)
-        if request is not None and self._node.may_grow(call, put_cost(request)):
+        if request is None:
+            return
+        if self._node.has_room(cost_max(len(payload))) or self._node.may_grow(call, put_cost(request)):
             self._node.propose(call, PUT_TAG, payload)
 
     def delete_range(self, call: Call, payload: bytes) -> None:

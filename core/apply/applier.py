@@ -249,6 +249,8 @@ class Applier:
 
     def _put(self, request: InternalRaftRequest) -> bytes:
         put = request.put
+        if not self.alarms.any and self._has_room(self._cost_max):
+            return self._kv.put(put.key, put.value, put.lease, put.prev_kv, put.ignore_value, put.ignore_lease)
         self.alarms.check_growth()
         answer = self._kv.put(put.key, put.value, put.lease, put.prev_kv, put.ignore_value, put.ignore_lease)
         return self._within_quota(answer, put_cost(put))

@@ -71,6 +71,9 @@ class FakeEngine:
     async def start(self) -> None:
         self._note("start")
 
+    def flush(self) -> None:
+        """Calls here hear of their answers at once."""
+
     async def drain(self, timeout_s: float) -> None:
         self._note(f"drain {timeout_s}")
 
