@@ -140,8 +140,9 @@ def test_without_room_what_may_grow_is_refused_and_a_delete_is_not() -> None:
 
 
 def test_a_put_counts_with_its_sizes_and_an_overhead() -> None:
-    """The estimate is etcd's, so that both refuse at the same fill."""
+    """The estimate, made only near the quota, is etcd's, so that both refuse at the same fill."""
     node = FakeNode()
+    node.is_roomy = False
     KvService(node).put(FakeCall(), PutRequest(key=b"kk", value=b"vvv").SerializeToString())
     assert node.costs == [256 + 2 + 3]
 
