@@ -14,6 +14,7 @@ from services.identity import is_known, is_root, only, only_stream
 from services.kv import KvService
 from services.lease import KeepAliveStream, LeaseService
 from services.maintenance import MaintenanceService
+from services.range_stream import RangeStream
 from services.snapshot import SnapshotStream
 from services.standing import standing_routes
 from services.watch import WatchStream
@@ -56,6 +57,7 @@ def client_routes(node: Node) -> Routes:
             "/grpc.health.v1.Health/Check": health.check,
         },
         streams={
+            "/etcdserverpb.KV/RangeStream": lambda stream: RangeStream(node, stream),
             "/etcdserverpb.Watch/Watch": lambda stream: WatchStream(node, stream),
             "/etcdserverpb.Lease/LeaseKeepAlive": lambda stream: KeepAliveStream(node, stream),
             "/etcdserverpb.Maintenance/Snapshot": only_stream(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from core.mvcc.past import recent_past
-from core.mvcc.record import KeyValue, decode_kv, tagged, untagged, without_value
+from core.mvcc.record import KeyValue, decode_kv, key_of, tagged, untagged, without_value
 from core.mvcc.varint import varint
 from proto.rpc_pb2 import RangeRequest
 
@@ -67,6 +67,36 @@ def range_response(view: View, request: RangeRequest, header: bytes, count: Coun
         records.append(b"\x18\x01")
     records.append(_count_field(total))
     return b"".join(records)
+
+
+class Chunk(NamedTuple):
+    """A part of a range."""
+
+    records: list[bytes]
+    """Each the wire form of one RangeResponse.kvs."""
+    next_key: bytes
+    """Where the rest begins; empty if there is none."""
+
+
+def range_chunk(
+    view: View, request: RangeRequest, key: bytes, revision: int, count_max: int, size_bytes_max: int
+) -> Chunk:
+    """Return the range of *request* from *key* on, at *revision*, in the order of keys.
+
+    It ends with the record that brings it to *size_bytes_max*, or after *count_max* records unless that is 0.  Raises
+    FutureRevision or Compacted.
+    """
+    records: list[bytes] = []
+    size_bytes = 0
+    last = b""
+    for record in view.walk(key, request.range_end, revision):
+        if size_bytes >= size_bytes_max or (count_max and len(records) == count_max):
+            return Chunk(records, last + b"\0")
+        kv = untagged(record)
+        last = key_of(kv)
+        records.append(tagged(without_value(kv)) if request.keys_only else record)
+        size_bytes += len(records[-1])
+    return Chunk(records, b"")
 
 
 def _read(view: View, request: RangeRequest, take: int, count: Count | None) -> tuple[list[bytes], int]:

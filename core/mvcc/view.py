@@ -94,6 +94,15 @@ class View:
             records = list(islice(values, limit) if limit > 0 else values)
         return self.resolved(records)
 
+    def walk(self, key: bytes, range_end: bytes, revision: int = 0) -> Iterator[bytes]:
+        """Return the records of [key, range_end) one by one, for whoever stops by their size."""
+        if not self.is_current(revision):
+            return (tagged(_stored(self.reader, at)) for at in self.versions_at(key, range_end, revision))
+        if not range_end:
+            return iter(self.range(key, b""))
+        values = self.reader.scan_values(*bounds(CURRENT, key, range_end))
+        return (record if record[0] == RECORD_TAG else tagged(self._follow(record)) for record in values)
+
     def resolved(self, records: list[bytes]) -> list[bytes]:
         """Return *records* with each pointer replaced by what it points to."""
         return [record if record[0] == RECORD_TAG else tagged(self._follow(record)) for record in records]

@@ -89,7 +89,7 @@ class AuthClient:
                 return OK if first is not None else ENDED
             if method == "LeaseKeepAlive":
                 list(call(iter([request]), metadata=metadata, timeout=CALL_TIMEOUT_S))
-            elif method == "Snapshot":
+            elif method in {"Snapshot", "RangeStream"}:
                 list(call(request, metadata=metadata, timeout=CALL_TIMEOUT_S))
             else:
                 call(request, metadata=metadata, timeout=CHANGE_TIMEOUT_S if service == "cluster" else CALL_TIMEOUT_S)

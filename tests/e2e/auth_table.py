@@ -73,6 +73,23 @@ RANGES: Final = (
     Row("everything", "kv", "Range", pb.RangeRequest(key=b"\0", range_end=b"\0")),
     Row("without a key", "kv", "Range", pb.RangeRequest(), *alike("INVALID_ARGUMENT: etcdserver: key is not provided")),
 )
+_NO_STREAMS: Final = alike("UNIMPLEMENTED: unknown method RangeStream for service etcdserverpb.KV")
+
+
+def streamed(name: str, key: bytes, range_end: bytes = b"", user: str = DENIED) -> Row:
+    """Return a row of a range in parts, which must be judged as the whole."""
+    request = pb.RangeRequest(key=key, range_end=range_end)
+    return Row(name, "kv", "RangeStream", request, user=user, old=_NO_STREAMS, why="it is new in 3.7")
+
+
+STREAMED: Final = (
+    streamed("own key", b"k/1", user=OK),
+    streamed("own range", b"k/", b"k0", user=OK),
+    streamed("other key", b"other"),
+    streamed("range that sticks out", b"k/", b"k00"),
+    streamed("from own key on", b"k/1", b"\0"),
+    streamed("from x on", b"x", b"\0", user=OK),
+)
 WRITES: Final = (
     Row("own key", "kv", "Put", pb.PutRequest(key=b"k/1"), user=OK),
     Row("own key and its former value", "kv", "Put", pb.PutRequest(key=b"k/1", prev_kv=True), user=OK),
@@ -559,6 +576,7 @@ AUTH: Final = (
 
 TABLE: Final = {
     "ranges": RANGES,
+    "streamed ranges": STREAMED,
     "writes": WRITES,
     "transactions": TXNS,
     "leases": LEASES,

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 NOT_A_MESSAGE = b"\xff"
 
 NOT_SERVED = {
-    "/etcdserverpb.KV/RangeStream",
     "/etcdserverpb.Maintenance/Downgrade",
 }
 """Methods of etcd that are answered as unimplemented, knowingly."""
