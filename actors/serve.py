@@ -60,6 +60,7 @@ from net.rpc import Routes
 from proto.raft_internal_pb2 import InternalRaftRequest
 from proto.rpc_pb2 import AlarmRequest, AlarmType
 from services.access import HttpOptions, Serves
+from services.additions import NO_ADDITIONS, Additions
 from services.auth import AUTH_STATUS_TAG
 from services.client_http import ClientHttp
 from services.errors import status_of
@@ -181,6 +182,7 @@ class ServeActor(NodeActor[ServeMessage]):
         logger: structlog.stdlib.BoundLogger,
         http: HttpOptions = HTTP_DEFAULT,
         profiler: Address[Work] | None = None,
+        additions: Additions = NO_ADDITIONS,
     ) -> None:
         super().__init__(home)
         self.headers = headers
@@ -216,6 +218,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._client_cert_auth = client_cert_auth
         self._http = http
         self._profiler = profiler
+        self._additions = additions
         self._times: Times | None = None
         self._failed_count = self._slow_rounds = self._failed_rounds = 0
         self._tokens_waiting: list[tuple[float, Context, Callable[[Identity], None], Callable[[EtcdError], None]]] = []
@@ -249,11 +252,11 @@ class ServeActor(NodeActor[ServeMessage]):
     def setup(self) -> None:
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
-        routes = client_routes(self)
+        routes = self._additions.routes(self, client_routes(self))
         if self._http.timed:
             self._times = Times(self._loop.time)
             routes = self._times.timed(routes)
-        self._pages = ClientHttp(self, routes, self._http)
+        self._pages = ClientHttp(self, routes, self._http, self._additions)
         self._routes = routes
         grpc = routes if self._http.serves in {Serves.ALL, Serves.GRPC} else Routes({}, {})
         self._engine = self._make_engine(grpc, self._pages.handle, self._end_batch)
@@ -633,6 +636,10 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         timer = self._loop.call_later(timeout_s, then)
         return timer.when(), timer.cancel
+
+    def describe_extensions(self, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._additions.describe(then)
 
     def gather(self, then: Callable[..., None]) -> None:
         """See Node."""

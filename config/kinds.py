@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from config.booleans import parse_bool
 from config.durations import format_duration, parse_duration_s, to_nanoseconds, to_seconds
+from config.extensions import ExtensionEntry, read_extensions, write_extensions
 from config.faults import BadValue
 from config.gates import GateSwitch, format_gates, parse_gates
 from config.urls import InitialMember, Url, parse_initial_cluster, parse_urls
@@ -169,14 +170,10 @@ GATES: Kind[tuple[GateSwitch, ...]] = Kind(
 )
 
 
-def _objects_of(value: object) -> tuple[object, ...]:
-    if not isinstance(value, list):
-        raise BadValue(f"expected a list of objects, found {_describe(value)}")
-    return tuple(value)
-
-
-def _no_flag(text: str) -> tuple[object, ...]:
+def _no_flag(text: str) -> tuple[ExtensionEntry, ...]:
     raise BadValue(f'can be set in the configuration file only, not as "{text}"')
 
 
-OBJECTS: Kind[tuple[object, ...]] = Kind("list of objects", _no_flag, _objects_of, str, list)
+EXTENSIONS: Kind[tuple[ExtensionEntry, ...]] = Kind(
+    "list of {actor, options}", _no_flag, read_extensions, str, write_extensions
+)

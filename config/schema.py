@@ -14,10 +14,10 @@ from config import checks
 from config.kinds import (
     ALLOWED,
     DURATION_S,
+    EXTENSIONS,
     GATES,
     INITIAL_CLUSTER,
     LIST,
-    OBJECTS,
     OPTIONAL_URLS,
     SIGNED,
     SWITCH,
@@ -33,6 +33,7 @@ from config.urls import InitialMember, Url, parse_urls
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from config.extensions import ExtensionEntry
     from config.gates import GateSwitch
 
 DEFAULT_NAME = "default"
@@ -823,8 +824,12 @@ class Own:
     auth_password_characters_min: int = setting(
         "auth-password-characters-min", UNSIGNED, 1, "Shortest password that a user may be given, in characters."
     )
-    extensions: tuple[object, ...] = setting(
-        "extensions", OBJECTS, (), "Actors to add, as a list of {actor, options}.", flag=False, supported=False
+    extensions: tuple[ExtensionEntry, ...] = setting(
+        "extensions",
+        EXTENSIONS,
+        (),
+        'Actors to add, as a list of {actor: "package.module:Class", options: {...}}.',
+        flag=False,
     )
 
 

@@ -18,6 +18,10 @@ from actors.address import Delivery
 from actors.apply import ApplyActor, CompactionPace, SnapshotPolicy
 from actors.boot import BootActor
 from actors.compactor import CompactorActor
+from actors.extension import Place
+from actors.extension_calls import InsideScheme
+from actors.extension_gate import ExtensionGateActor, GateCarrier, Kind
+from actors.extension_home import ExtensionHome
 from actors.lease import LeaseActor
 from actors.membership import MembershipActor
 from actors.messages.metrics import Join
@@ -37,10 +41,19 @@ from core.mvcc.auto_compaction import PeriodicSchedule, RevisionSchedule
 from core.request_id import OWNERS_MAX, RequestIds
 from core.types import MemberId
 from core.version import MIN_CLUSTER_VERSION, SERVER_VERSION
-from daemon.engines import GRPC_OVERHEAD_BYTES, http_options, make_client_engine, make_peer_engine
+from daemon.engines import (
+    GRPC_OVERHEAD_BYTES,
+    ClientListener,
+    InsideEngine,
+    http_options,
+    make_client_engine,
+    make_peer_engine,
+)
 from daemon.tokens import make_token_scheme
 from net.rafthttp.client import PeerClient
 from net.rafthttp.headers import Identity
+from services.access import Serves
+from services.additions import NO_ADDITIONS, Additions
 from services.node import ApiLimits
 from services.passwords import Passwords
 from services.timeouts import Leadership
@@ -55,6 +68,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.messages.apply import ApplyMessage
     from actors.messages.common import Tick
+    from actors.messages.extension import GateMessage, StartExtensions, StopExtensions
     from actors.messages.lease import LeaseMessage
     from actors.messages.membership import MembershipMessage
     from actors.messages.metrics import Gather, Measure
@@ -64,6 +78,7 @@ if TYPE_CHECKING:
     from actors.messages.wal import WalMessage
     from actors.messages.watch import WatchMessage
     from actors.messages.worker import Work
+    from actors.serve import Engine
     from config.schema import Config
     from core.clock import Clock
     from core.metrics import Sample
@@ -71,7 +86,7 @@ if TYPE_CHECKING:
     from core.mvcc.view import View
     from core.raft.messages import Snapshot
     from daemon.bootstrap import Booted
-    from daemon.engines import ClientListener
+    from daemon.extensions import Extension
     from daemon.host import Host
     from daemon.ticker import Ticks
     from services.node import Export
@@ -188,6 +203,8 @@ class Assembled:
     membership: Address[MembershipMessage]
     published: Future[None]
     """Resolved once this member's attributes are applied: it may serve clients."""
+    extensions: Address[StartExtensions | StopExtensions] | None
+    """Looks after them; None without any."""
 
 
 def request_timeout_s(config: Config) -> float:
@@ -211,8 +228,8 @@ def take_snapshot(booted: Booted, snapshot: Snapshot) -> None:
     replace_store(received, booted.applier.store.backend, encode_conf_state(metadata.conf_state))
 
 
-def assemble(config: Config, booted: Booted, outside: Outside) -> Assembled:
-    """Spawn the node's actors."""
+def assemble(config: Config, booted: Booted, outside: Outside, extensions: Sequence[Extension] = ()) -> Assembled:
+    """Spawn the node's actors; *extensions* are started when their gate is told."""
     host, ticker = outside.host, outside.ticker
     ids = Ids(booted.metadata.cluster_id, MemberId(booted.metadata.node_id), now_ms=int(outside.clock.wall_s() * 1000))
     base = _spawn_base(config, booted, outside)
@@ -221,7 +238,8 @@ def assemble(config: Config, booted: Booted, outside: Outside) -> Assembled:
     published.set_running_or_notify_cancel()
     keepers = _spawn_keepers(config, booted, outside, ids, base, consensus, published)
     metrics = host.spawn(host.loop(CORE), MetricsActor, own=outside.samples, clock=outside.clock)
-    clients = _spawn_clients(config, booted, outside, ids, base, consensus, metrics)
+    gate = _spawn_gate(config, outside, ids, consensus, extensions) if extensions else None
+    clients = _spawn_clients(config, booted, outside, ids, base, consensus, metrics, gate, extensions)
     sources: list[Address[Measure]] = [
         base.wal,
         base.apply,
@@ -246,7 +264,9 @@ def assemble(config: Config, booted: Booted, outside: Outside) -> Assembled:
     ]
     for listener in ticking:
         ticker.listen(listener)
-    return Assembled(clients, consensus.peers, consensus.membership, published)
+    if gate is not None:
+        metrics.tell(Join(gate))
+    return Assembled(clients, consensus.peers, consensus.membership, published, gate)
 
 
 def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
@@ -406,6 +426,52 @@ def _spawn_keepers(
     return keepers
 
 
+def _spawn_gate(
+    config: Config, outside: Outside, ids: Ids, consensus: Consensus, extensions: Sequence[Extension]
+) -> Address[GateMessage]:
+    host = outside.host
+    kinds = [
+        Kind(
+            Place(
+                name=each.name,
+                options=each.options,
+                member_id=ids.member,
+                member_name=config.member.name,
+                logger=outside.log.bind(extension=each.name),
+                clock=outside.clock,
+                later=outside.ticker.after,
+            ),
+            make=each.make,
+            actor=each.actor,
+            observes=each.make.observes_calls,
+        )
+        for each in extensions
+    ]
+    return host.spawn(
+        host.loop(CORE),
+        ExtensionGateActor,
+        kinds=kinds,
+        raft=consensus.raft,
+        clock=outside.clock,
+        later=outside.ticker.after,
+        launch=ExtensionHome.launch,
+        logger=outside.log_of("extensions"),
+    )
+
+
+def _additions(outside: Outside, gate: Address[GateMessage] | None, extensions: Sequence[Extension]) -> Additions:
+    """Return what *extensions* add to each listener."""
+    if gate is None:
+        return NO_ADDITIONS
+    return Additions(
+        carrier=GateCarrier(gate),
+        clock=outside.clock,
+        methods={path: number for number, each in enumerate(extensions) for path in each.make.methods},
+        pages={path: number for number, each in enumerate(extensions) for path in each.make.pages},
+        observes=any(each.make.observes_calls for each in extensions),
+    )
+
+
 def _spawn_clients(
     config: Config,
     booted: Booted,
@@ -414,6 +480,8 @@ def _spawn_clients(
     base: Base,
     consensus: Consensus,
     metrics: Address[Gather],
+    gate: Address[GateMessage] | None,
+    extensions: Sequence[Extension],
 ) -> list[Address[ServeMessage]]:
     host, member = outside.host, config.member
     own, shared, logger = host.own_thread(), host.loop(CORE), outside.log_of("serve")
@@ -423,8 +491,18 @@ def _spawn_clients(
     passwords = Passwords(
         cost if is_bcrypt_cost(cost) else BCRYPT_COST_DEFAULT, config.own.auth_password_characters_min, os.urandom
     )
-    return [
-        host.spawn(
+    additions = _additions(outside, gate, extensions)
+
+    def make_engine_of(listening: ClientListener | None) -> Callable[..., Engine]:
+        if listening is None:
+            assert gate is not None, "nobody to serve"
+            return lambda routes, _http, _on_batch_end: InsideEngine(gate, routes)
+        return partial(make_client_engine, config, listening, fatal=host.crashed, logger=logger)
+
+    def spawn(owner: int, listening: ClientListener | None) -> Address[ServeMessage]:
+        """Spawn one that listens to clients; without *listening*, to extensions."""
+        inside = listening is None
+        return host.spawn(
             shared,
             ServeActor,
             headers=ids.headers(),
@@ -435,7 +513,7 @@ def _spawn_clients(
             # It may be asked on another actor's thread because that is the same thread: both live on one loop.
             counter=booted.applier.counter_for,
             slow_request_s=config.logging.warning_unary_request_duration_s,
-            make_engine=partial(make_client_engine, config, listening, fatal=host.crashed, logger=logger),
+            make_engine=make_engine_of(listening),
             wal=base.wal,
             raft=consensus.raft,
             apply=base.apply,
@@ -451,11 +529,13 @@ def _spawn_clients(
             make_export=outside.disk.make_export,
             hashers=hashers,
             passwords=passwords,
-            tokens=make_token_scheme(config.auth, outside.clock, logger),
+            tokens=InsideScheme() if inside else make_token_scheme(config.auth, outside.clock, logger),
             client_cert_auth=config.security.client_cert_auth,
             logger=logger,
-            http=http_options(config, listening.serves),
+            http=http_options(config, Serves.GRPC if listening is None else listening.serves),
             profiler=profiler,
+            additions=NO_ADDITIONS if inside else additions,
         )
-        for owner, listening in enumerate(outside.doors.clients, FIRST_LISTENER_OWNER)
-    ]
+
+    listeners: list[ClientListener | None] = [*outside.doors.clients, *(() if gate is None else (None,))]
+    return [spawn(owner, listening) for owner, listening in enumerate(listeners, FIRST_LISTENER_OWNER)]

@@ -16,6 +16,7 @@ from config.kinds import SWITCH
 from config.load import Machine, load, load_file
 from config.refusals import bootstrap_refusals
 from daemon.data_directory import Content, DataDirectoryRefused, identify
+from daemon.extensions import ExtensionsRefused, find_extensions
 from daemon.machine import THIS_MACHINE, resolve
 
 if TYPE_CHECKING:
@@ -124,8 +125,11 @@ def check_config(command: CheckConfig, machine: Machine = THIS_MACHINE) -> Repor
             faults := bootstrap_refusals(loaded.config, resolve)
         ):
             raise ConfigRefused(faults)  # noqa: TRY301 - reported like the others
+        find_extensions(loaded.config.own.extensions)
     except ConfigRefused as refused:
         return Report(EXIT_REFUSED, tuple(f"error: {fault}" for fault in refused.faults))
+    except ExtensionsRefused as refused:
+        return Report(EXIT_REFUSED, (f"error: {refused}",))
     except DataDirectoryRefused as refused:
         return Report(EXIT_REFUSED, (f"error: {refused}",))
     notes = tuple(f"{note.level}: {note}" for note in loaded.notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from actors.messages.extension import RoutesAre
 from daemon.profiles import PROFILES
 from net.grpcio_engine import GrpcioListener
 from net.listener import NativeListener
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from actors.address import Address
     from actors.base import FatalHook
     from actors.serve import Engine
     from config.schema import Config
@@ -115,6 +117,22 @@ class NativeEngine:
     async def close(self) -> None:
         """See Engine."""
         await self._listener.close()
+
+
+class InsideEngine:
+    """The engine of the listener that extensions call: it has no socket, and hands its routes to *gate*."""
+
+    def __init__(self, gate: Address[RoutesAre], routes: Routes) -> None:
+        gate.tell(RoutesAre(routes))
+
+    async def start(self) -> None:
+        """See Engine."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """See Engine; extensions have been stopped before."""
+
+    async def close(self) -> None:
+        """See Engine."""
 
 
 def client_limits(config: Config) -> Limits:

@@ -17,6 +17,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from actors.address import Delivery
+from actors.extension_gate import STOP_TIMEOUT_S
+from actors.messages.extension import StartExtensions, StopExtensions
 from actors.messages.membership import StepDown
 from actors.messages.serve import Drain, Open
 from config.refusals import bootstrap_refusals
@@ -27,6 +29,7 @@ from daemon.bootstrap import BootstrapRefused, Ground, boot
 from daemon.clock import SystemClock
 from daemon.data_directory import Content, DataDirectoryRefused, take
 from daemon.engines import ClientListener, bind_host, client_places
+from daemon.extensions import ExtensionsRefused, find_extensions
 from daemon.joining import JoinRefused, find_cluster
 from daemon.machine import resolve
 from daemon.process_metrics import process_samples
@@ -69,6 +72,7 @@ REFUSALS = (
     BootstrapRefused,
     JoinRefused,
     JwtKeysRefused,
+    ExtensionsRefused,
     WalError,
     StorageError,
 )
@@ -115,6 +119,8 @@ class Running:
             return False
         for client in self._node.clients:
             client.tell(Open())
+        if self._node.extensions is not None:
+            self._node.extensions.tell(StartExtensions())
         logger.info("ready to serve client requests")
         for url in config.member.listen_client_urls:
             logger.info("serving client traffic insecurely; this is strongly discouraged!", address=str(url))
@@ -126,6 +132,7 @@ class Running:
     def stop(self, signal: str = "") -> None:
         """Let what is in flight end, then stop everything in order."""
         self._logger.info("stopping", signal=signal)
+        stop_extensions(self._node, len(self._config.own.extensions) * STOP_TIMEOUT_S)
         drain(self._node)
         with self._ground:
             self._ticker.stop()
@@ -134,6 +141,7 @@ class Running:
 
     def abandon(self) -> None:
         """Let go of everything after a crash, as the end of a process does: nothing is flushed."""
+        stop_extensions(self._node, 0.0)
         close_listeners(self._node, 0.0)
         with self._ground:
             self._ticker.stop()
@@ -144,6 +152,7 @@ def launch(config: Config, logger: structlog.stdlib.BoundLogger, host: ThreadHos
     """Start a member's actors on *host*.  Raises one of REFUSALS, and holds nothing then."""
     logger.info("starting actcd", version=SERVER_VERSION, name=config.member.name, data_dir=config.member.data_dir)
     clock = SystemClock()
+    extensions = find_extensions(config.own.extensions)
     with ExitStack() as ground:
         directory = take(config.member.data_dir, config.member.wal_dir, logger)
         ground.callback(directory.close)
@@ -169,7 +178,7 @@ def launch(config: Config, logger: structlog.stdlib.BoundLogger, host: ThreadHos
             partial(process_samples, config, MemberId(booted.metadata.node_id), host),
         )
         try:
-            node = assemble(config, booted, outside)
+            node = assemble(config, booted, outside, extensions)
         except BaseException:
             host.abandon()  # those that have been started run already
             raise
@@ -197,6 +206,15 @@ def bind_doors(config: Config, ground: ExitStack) -> Doors:
         for url, serves in client_places(config)
     ]
     return Doors(clients, peers)
+
+
+def stop_extensions(node: Assembled, timeout_s: float) -> None:
+    """Stop the extensions while all that they may need is still there."""
+    if node.extensions is not None:
+        stopped = unresolved()
+        node.extensions.tell(StopExtensions(Delivery(Resolve(stopped), None)))
+        with suppress(FutureTimeoutError):
+            stopped.result(timeout=timeout_s + 1.0)
 
 
 def drain(node: Assembled) -> None:

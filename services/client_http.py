@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.access import PLAIN, HttpOptions, Responder, Serves, cors_headers, host_in, unknown_host
+from services.additions import NO_ADDITIONS, Additions
 from services.gateway import OLD_PREFIXES, PREFIX, Gateway
 from services.status_pages import StatusPages
 
@@ -22,8 +23,9 @@ NAMES_NOBODY = b"CommonName of client sending a request against gateway will be 
 class ClientHttp:
     """Answers HTTP requests on one client listener."""
 
-    def __init__(self, node: Node, routes: Routes, options: HttpOptions) -> None:
+    def __init__(self, node: Node, routes: Routes, options: HttpOptions, additions: Additions = NO_ADDITIONS) -> None:
         self._node = node
+        self._additions = additions
         self._options = options
         self._gateway = Gateway(node, routes) if options.gateway else None
         self._pages = StatusPages(node, options.profiles, for_metrics=options.serves is Serves.METRICS)
@@ -64,7 +66,8 @@ class ClientHttp:
         elif self._gateway is not None and path + "/" == PREFIX:
             responder.reply(301, (("location", PREFIX),), b"")
         else:
-            self._pages.handle(request, responder)
+            page = self._additions.page(self._node, request.path)
+            (page or self._pages.handle)(request, responder)
 
     def _is_misled(self, request: HttpRequest) -> bool:
         """Whether the client may think that its certificate says who it is."""

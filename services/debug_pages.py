@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 from services.health_checks import TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from net.rpc import HttpRequest, HttpResponder, Status
     from services.access import Profile
@@ -61,8 +61,12 @@ class DebugPages:
 
     def _variables(self, _request: HttpRequest, responder: HttpResponder) -> None:
         def with_raft(status: Mapping[str, object]) -> None:
+            self._node.describe_extensions(lambda extensions: answer(status, extensions))
+
+        def answer(status: Mapping[str, object], extensions: Sequence[Mapping[str, object]]) -> None:
             variables = {
                 "cmdline": sys.argv,
+                **({"extensions": list(extensions)} if extensions else {}),
                 "file_descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
                 "memstats": memory(),
                 "raft.status": status,

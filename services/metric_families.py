@@ -25,6 +25,14 @@ FAMILIES: dict[str, Family] = {
     ),
     "actcd_actor_mailbox_depth": Family("gauge", "Messages that wait for an actor.", ("actor",)),
     "actcd_actor_messages_total": Family("counter", "Messages that an actor has taken.", ("actor",)),
+    "actcd_extension_calls_lost_total": Family(
+        "counter", "Calls of which an extension was not told, since it was too slow.", ("extension",)
+    ),
+    "actcd_extension_mailbox_depth": Family("gauge", "Messages that wait for an extension.", ("extension",)),
+    "actcd_extension_restarts_total": Family(
+        "counter", "How often an extension had to be started again.", ("extension",)
+    ),
+    "actcd_extension_state": Family("gauge", "What an extension is doing; always 1.", ("extension", "state")),
     "etcd_cluster_version": Family(
         "gauge", "The version that the members have agreed on; always 1.", ("cluster_version",)
     ),

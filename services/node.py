@@ -239,6 +239,9 @@ class Node(Protocol):
     def at_deadline(self, timeout_s: float, then: Callable[[], None]) -> tuple[float, Callable[[], None]]:
         """Call *then* in *timeout_s* seconds; return when that is, on the loop's clock, and what calls it off."""
 
+    def describe_extensions(self, then: Callable[[Sequence[Mapping[str, object]]], None]) -> None:
+        """Look up how the extensions are, in the form in which it is shown."""
+
     def gather(self, then: Callable[[Sequence[Sample]], None]) -> None:
         """Look up the numbers that the actors keep of their work, as they are now."""
 

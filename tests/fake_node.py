@@ -226,6 +226,10 @@ class FakeNode:
         self.deadlines.append(deadline)
         return timeout_s, lambda: self.deadlines.remove(deadline)
 
+    def describe_extensions(self, then: Callable[[Any], None]) -> None:
+        """See Node."""
+        self.asked.append(("extensions", then))
+
     def gather(self, then: Callable[[Any], None]) -> None:
         """See Node."""
         self.asked.append(("gather", then))

@@ -96,7 +96,7 @@ def test_flag_texts_are_read_as_go_does(kind: kinds.Kind[Any], text: str, value:
         (kinds.UNSIGNED_32, "4294967296", "value out of range"),
         (kinds.SIGNED, "9223372036854775808", "value out of range"),
         (kinds.SWITCH, "yes", "parse error"),
-        (kinds.OBJECTS, "[]", "can be set in the configuration file only"),
+        (kinds.EXTENSIONS, "[]", "can be set in the configuration file only"),
         (kinds.GATES, "Nope=true", "unrecognized feature gate: Nope"),
         (kinds.GATES, "LeaseCheckpoint=x", "invalid value of LeaseCheckpoint=x, err: "),
     ],
@@ -123,7 +123,7 @@ def test_bad_flag_texts_name_gos_rule(kind: kinds.Kind[Any], text: str, rule: st
         (kinds.LIST, "a,b", 'expected a list of texts, found the text "a,b"'),
         (kinds.LIST, [1], "expected a text (put it into quotes), found the number 1"),
         (kinds.URLS, ["http://localhost:1"], "expected a text (put it into quotes), found a list"),
-        (kinds.OBJECTS, {}, "expected a list of objects, found an object"),
+        (kinds.EXTENSIONS, {}, "expected a list of {actor, options}"),
     ],
 )
 def test_file_values_of_the_wrong_type_say_what_was_found(kind: kinds.Kind[Any], value: object, rule: str) -> None:

@@ -1,0 +1,154 @@
+"""What extensions add to a client listener: gRPC methods and pages of their own, and eyes for its calls.
+
+Knows who calls, as the built-in methods do; what is called belongs to the extension, which is told by way of the actor
+that looks after extensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from core.auth.rules import NOBODY, Identity
+from net.rpc import Routes
+from services.errors import status_of
+from services.gateway_calls import refuse
+from services.observed import CallSeen, Observer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from core.clock import Clock
+    from core.errors import EtcdError
+    from net.rpc import Call, HttpHandler, HttpRequest, HttpResponder, UnaryMethod
+    from services.node import Node
+
+    States = Sequence[dict[str, object]]
+
+BUILT_IN_SERVICES: Final = ("etcdserverpb.", "v3lockpb.", "v3electionpb.", "grpc.", "v3rpc.")
+BUILT_IN_PAGES: Final = ("/v3/", "/v3beta/", "/v3alpha/", "/debug/", "/livez/", "/readyz/", "/raft/", "/members/")
+"""Everything below these."""
+BUILT_IN_PATHS: Final = frozenset(
+    ("/", "/v3", "/health", "/livez", "/readyz", "/version", "/metrics", "/raft", "/members", "/v3beta", "/v3alpha")
+)
+
+
+class Carrier(Protocol):
+    """Takes to an extension what a listener has for it, and knows how extensions are."""
+
+    def ask_page(self, number: int, request: HttpRequest, identity: Identity, responder: HttpResponder, /) -> None:
+        """Have the extension *number* answer a request."""
+
+    def ask_method(self, number: int, call: Call, payload: bytes, identity: Identity, /) -> None:
+        """Have the extension *number* answer a call."""
+
+    def saw(self, seen: CallSeen, /) -> None:
+        """Tell those who want to know of a call that has ended."""
+
+    def describe(self, then: Callable[[States], None], /) -> None:
+        """Give *then* how the extensions are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What the extensions of this member add; none by default."""
+
+    carrier: Carrier | None = None
+    clock: Clock | None = None
+    methods: Mapping[str, int] = field(default_factory=dict)
+    """Full paths of unary gRPC methods, and the number of the extension that each belongs to."""
+    pages: Mapping[str, int] = field(default_factory=dict)
+    """Paths; one that ends in a slash stands for all below it."""
+    observes: bool = False
+    """Whether any extension wants to hear of calls."""
+
+    def routes(self, node: Node, routes: Routes) -> Routes:
+        """Return *routes* with those of the extensions, observed if that is wanted."""
+        if self.carrier is None:
+            return routes
+        added = {path: self._method(node, self.carrier, number) for path, number in self.methods.items()}
+        routes = Routes({**routes.unary, **added}, routes.streams, routes.tallies)
+        if not self.observes:
+            return routes
+        assert self.clock is not None, "nobody to tell the time of calls"
+        return Observer(node, self.clock, self.carrier.saw).observed(routes)
+
+    def page(self, node: Node, path: str) -> HttpHandler | None:
+        """Return what answers *path*, if an extension does."""
+        if not self.pages:
+            return None
+        number = self.pages.get(path)
+        while number is None and len(path) > 1:
+            path = path.rstrip("/").rpartition("/")[0] + "/"
+            number = self.pages.get(path)
+        if number is None or self.carrier is None:
+            return None
+        carrier, found = self.carrier, number
+
+        def handle(request: HttpRequest, responder: HttpResponder) -> None:
+            def then(identity: Identity) -> None:
+                carrier.ask_page(found, request, identity, responder)
+
+            if node.auth.enabled:
+                node.identify(_Visit(request), then, lambda error: refuse(responder, status_of(error)))
+            else:
+                then(NOBODY)
+
+        return handle
+
+    def describe(self, then: Callable[[States], None]) -> None:
+        """Give *then* how the extensions are."""
+        if self.carrier is None:
+            then(())
+        else:
+            self.carrier.describe(then)
+
+    def _method(self, node: Node, carrier: Carrier, number: int) -> UnaryMethod:
+        def method(call: Call, payload: bytes) -> None:
+            def then(identity: Identity) -> None:
+                carrier.ask_method(number, call, payload, identity)
+
+            def refused(error: EtcdError) -> None:
+                call.fail(status_of(error))
+
+            if node.auth.enabled:
+                node.identify(call, then, refused)
+            else:
+                then(NOBODY)
+
+        return method
+
+
+class _Visit:
+    """Who asks for a page, as identify() looks at callers: by token, or by certificate."""
+
+    deadline_s: float | None = None
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.method = request.path
+        self.peer = request.peer
+        self.common_name = request.common_name
+        token = request.headers.get("authorization")
+        self.metadata: Mapping[str, Sequence[str]] = {} if token is None else {"authorization": (token,)}
+
+
+def method_fault(path: str) -> str | None:
+    """Return why an extension may not have this gRPC method, None if it may."""
+    service, _, name = path.removeprefix("/").partition("/")
+    if not path.startswith("/") or not service or not name or "/" in name:
+        return f"{path} is no gRPC method: it must look like /package.Service/Method"
+    if service.startswith(BUILT_IN_SERVICES):
+        return f"{path} belongs to a service of the server itself"
+    return None
+
+
+def page_fault(path: str) -> str | None:
+    """Return why an extension may not have this page, None if it may."""
+    if not path.startswith("/") or "?" in path or "//" in path:
+        return f"{path} is no path: it must begin with a slash, and have no query"
+    if path in BUILT_IN_PATHS or f"{path}/" in BUILT_IN_PATHS or path.startswith(BUILT_IN_PAGES):
+        return f"{path} is a page of the server itself"
+    return None
+
+
+NO_ADDITIONS: Final = Additions()
