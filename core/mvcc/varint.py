@@ -10,7 +10,8 @@ _SIGN_BIT = 1 << 63
 INNER = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(_TWO_BYTES_MAX))
 """14 bits as two bytes that others follow."""
 _SMALL = tuple(
-    bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7)) for number in range(_TWO_BYTES_MAX)
+    bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
+    for number in range(_TWO_BYTES_MAX)
 )
 """14 bits as the last, or only, bytes of a number.  Looking up takes a tenth of making."""
 
