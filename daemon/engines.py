@@ -128,6 +128,9 @@ class InsideEngine:
     async def start(self) -> None:
         """See Engine."""
 
+    def flush(self) -> None:
+        """See Engine: answers are messages, and have left."""
+
     async def drain(self, timeout_s: float) -> None:
         """See Engine; extensions have been stopped before."""
 
