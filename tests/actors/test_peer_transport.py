@@ -79,6 +79,9 @@ class FakeEngine:
     async def start(self) -> None:
         self._journal.append("start")
 
+    def flush(self) -> None:
+        self._journal.append("flush")
+
     async def drain(self, timeout_s: float) -> None:
         self._journal.append(f"drain {timeout_s}")
 
