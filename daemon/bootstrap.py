@@ -162,9 +162,8 @@ def _begin(config: Config, folder: Path, ground: Ground) -> _Recovered:
             for member in members
         }
     )
-    wal = _new_log(config, folder, ground, metadata)
-    wal.append(start.entries, start.hard_state)
-    wal.sync()
+    # In one piece: a log without its first entries would be one of a member that nobody will ever tell anything.
+    wal = _new_log(config, folder, ground, metadata, start.entries, start.hard_state)
     known = {member.id: member.peer_urls for member in members}
     return _Recovered(metadata, wal, start.hard_state, start.entries, (Index(0), Term(0)), known)
 
@@ -174,17 +173,21 @@ def _join(config: Config, folder: Path, ground: Ground) -> _Recovered:
     found = ground.found
     local = join(config.clustering.initial_cluster, config.member.name, found)
     assert found is not None, "refused otherwise"
-    wal = _new_log(config, folder, ground, Metadata(local, found.id))
     nothing = HardState(Term(0), NOBODY, Index(0))
+    wal = _new_log(config, folder, ground, Metadata(local, found.id), (), nothing)
     known = {member.id: member.peer_urls for member in found.members}
     return _Recovered(Metadata(local, found.id), wal, nothing, (), (Index(0), Term(0)), known)
 
 
-def _new_log(config: Config, folder: Path, ground: Ground, metadata: Metadata) -> WriteAheadLog:
+def _new_log(
+    config: Config, folder: Path, ground: Ground, metadata: Metadata, entries: Sequence[Entry], hard_state: HardState
+) -> WriteAheadLog:
     return WriteAheadLog.create(
         folder,
         ground.fs,
         metadata,
+        entries=entries,
+        hard_state=hard_state,
         segment_size_bytes=ground.segment_size_bytes,
         max_wals=config.member.max_wals,
     )

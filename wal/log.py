@@ -121,10 +121,12 @@ class WriteAheadLog:
         fs: FileSystem,
         metadata: Metadata,
         *,
+        entries: Sequence[Entry] = (),
+        hard_state: HardState = NO_HARD_STATE,
         segment_size_bytes: int = SEGMENT_SIZE_BYTES,
         max_wals: int = 0,
     ) -> Self:
-        """Make a new log in *folder*, which appears whole or not at all.
+        """Make a new log in *folder*, which appears whole or not at all: with *entries* and *hard_state* in it.
 
         *max_wals* is how many segments `release` leaves, 0 for all.  Raises DiskFull, and WalFailed, also where there
         is a folder that is not empty.
@@ -144,6 +146,11 @@ class WriteAheadLog:
             segment = Segment(file, name, Position(0, 0))
             _write_head(segment, metadata, NO_HARD_STATE)
             segment.write(*frame_record(SNAPSHOT, snapshot, segment.end.crc))
+            frames, crc = frame_entries(entries, segment.end.crc)
+            if hard_state != NO_HARD_STATE:
+                frame, crc = frame_record(STATE, encode_hard_state(hard_state), crc)
+                frames.append(frame)
+            segment.write(b"".join(frames), crc)
             segment.sync()
             fs.fsync_folder(building)
             if fs.exists(folder):
@@ -152,7 +159,8 @@ class WriteAheadLog:
             fs.fsync_folder(folder.parent)
         except OSError as error:
             raise failure(str(folder), error) from error
-        return cls(folder, fs, metadata, [segment], _Saved(NO_HARD_STATE, Index(0)), segment_size_bytes, max_wals)
+        saved = _Saved(hard_state, entries[-1].index if entries else Index(0))
+        return cls(folder, fs, metadata, [segment], saved, segment_size_bytes, max_wals)
 
     @classmethod
     def open(

@@ -102,6 +102,20 @@ def test_a_new_log_is_etcds() -> None:
     assert content(fs, FIRST_NAME) == expected.ljust(SEGMENT_SIZE_BYTES, b"\0")
 
 
+def test_a_new_log_may_begin_with_entries() -> None:
+    """They are as durable as the log itself: one without them would be of a member that knows of no cluster."""
+    fs = MemoryFileSystem()
+    fs.make_folder(FOLDER.parent)
+    first = [entry(1), entry(2)]
+    WriteAheadLog.create(FOLDER, fs, METADATA_HERE, entries=first, hard_state=state(2))
+    fs.crash()
+    log, replay = open_log(fs)
+    assert (list(replay.entries), replay.hard_state) == (first, state(2))
+    log.append([entry(3)], state(3))
+    log.close()
+    assert [each.index for each in reopened(fs).entries] == [1, 2, 3]
+
+
 def test_a_new_log_appears_whole_or_not_at_all() -> None:
     """A crash right after creation keeps it; one that is left half built is built again."""
     fs = MemoryFileSystem()
