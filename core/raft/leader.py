@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.raft import confchange, events
+from core.raft import confchange, events, quorum
 from core.raft.messages import NOBODY, Entry, EntryType, Message, MessageType
 from core.raft.read_index import Read, ReadQueue
 from core.raft.ready import ReadState
@@ -219,27 +219,38 @@ class Leader(RoleBehaviour):
         elif not node.log.matches(node.commit, node.term):
             # What earlier leaders committed is known only once an entry of this term is (raft thesis 6.4).
             self._early_reads.append(message)
+        elif self._confirms(message):
+            self._answer_read(message.sender, message.entries[0].data, node.commit)
         else:
             self._reads.add(Read(message.sender, message.entries[0].data, node.commit))
             self._replication.owes_heartbeats = True
             self._answer_confirmed_reads()
 
-    def _answer_confirmed_reads(self) -> None:
+    def _confirms(self, message: Message) -> bool:
+        """Whether a read that was passed on confirms itself: its asker and this leader are a quorum.
+
+        It was still in this term when the read was asked, so no later leader had its vote by then, nor this one's: none
+        was elected.  That says nothing of reads that others asked meanwhile.
+        """
         node = self.node
-        for asker, context, index in self._reads.take_confirmed(node.conf_state):
-            if asker == node.id:
-                node.answer_read(ReadState(index, int.from_bytes(context, "big")))
-            else:
-                node.send(
-                    Message(
-                        MessageType.READ_INDEX_RESPONSE,
-                        asker,
-                        node.id,
-                        term=node.term,
-                        index=index,
-                        entries=(bare_entry(context),),
-                    )
-                )
+        if message.sender == node.id or message.log_term != node.term:
+            return False
+        votes = {node.id: True, message.sender: True}
+        return quorum.vote_result(node.conf_state, votes) is quorum.VoteResult.WON
+
+    def _answer_confirmed_reads(self) -> None:
+        for read in self._reads.take_confirmed(self.node.conf_state):
+            self._answer_read(*read)
+
+    def _answer_read(self, asker: MemberId, context: bytes, index: Index) -> None:
+        node = self.node
+        if asker == node.id:
+            node.answer_read(ReadState(index, int.from_bytes(context, "big")))
+            return
+        entries = (bare_entry(context),)
+        node.send(
+            Message(MessageType.READ_INDEX_RESPONSE, asker, node.id, term=node.term, index=index, entries=entries)
+        )
 
     # Handing over, and changes of the configuration.
 

@@ -145,6 +145,62 @@ def test_what_queued_up_shares_one_append() -> None:
     assert [entry.data for entry in append.entries] == [b"1", b"2", b"3"]
 
 
+def leading_three() -> Raft:
+    """Return one of three members, which leads and has written all that it has."""
+    raft = of_three()
+    raft.node.campaign(transferred=True)
+    raft.tell(Tick(0.0))
+    raft.sync()
+    raft.tell(Step([message(MessageType.VOTE_RESPONSE, 2, term=raft.node.term)]))
+    raft.sync()
+    assert raft.node.role is Role.LEADER
+    raft.tell(Step([message(MessageType.APPEND_RESPONSE, 2, term=raft.node.term, index=raft.node.log.last)]))
+    raft.settle()
+    raft.carrier.take()
+    return raft
+
+
+def appended_to(raft: Raft, member: int) -> list[list[bytes]]:
+    """Return the data in each message with entries that has left for *member* since this was last asked."""
+    sent = [each for send in raft.carrier.take() if isinstance(send, Send) for each in send.messages]
+    return [[entry.data for entry in each.entries] for each in sent if each.to == member and each.entries]
+
+
+def test_what_is_proposed_during_a_write_leaves_together_after_it() -> None:
+    """The next write waits for this one anyway; other members then get one message instead of many."""
+    raft = leading_three()
+    raft.tell(Step([message(MessageType.APPEND_RESPONSE, 2, term=raft.node.term, index=raft.node.log.last)]))
+    raft.propose(1)
+    assert appended_to(raft, 2) == [[b"1"]]
+    raft.propose(2)
+    raft.propose(3)
+    assert appended_to(raft, 2) == []
+    raft.sync()
+    assert appended_to(raft, 2) == [[b"2", b"3"]]
+
+
+def test_no_more_than_one_message_is_gathered() -> None:
+    """A disk that stands still must not let proposals pile up here, where nothing bounds them."""
+    raft = leading_three()
+    raft.propose(1)
+    appended_to(raft, 2)
+    large = bytes(raft.node.config.message_bytes_max)
+    raft.tell(Propose([(RequestId(2), large)], raft.asker))
+    raft.propose(3)
+    assert appended_to(raft, 2)[0] == [large]
+
+
+def test_what_was_gathered_goes_to_the_next_leader() -> None:
+    """Whoever loses its leadership meanwhile passes it on, as it would have without gathering."""
+    raft = leading_three()
+    raft.propose(1)
+    raft.propose(2)
+    term = Term(raft.node.term + 1)
+    raft.tell(Step([message(MessageType.HEARTBEAT, 3, term=term)]))
+    sent = [each for send in raft.carrier.of(Send) for each in send.messages if each.type is MessageType.PROPOSE]
+    assert [(each.to, [entry.data for entry in each.entries]) for each in sent] == [(3, [b"2"])]
+
+
 def test_an_old_stable_counts_for_nothing() -> None:
     """A note from a write of an earlier term must not commit entries that replaced it."""
     raft = alone()

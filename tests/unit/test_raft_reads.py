@@ -45,9 +45,10 @@ def answer(node: RaftNode, beat: Message) -> None:
     node.step(message(MessageType.HEARTBEAT_RESPONSE, beat.to, term=beat.term, context=beat.context))
 
 
-def read_request(context: bytes, sender: int = 2) -> Message:
-    """Return a follower's read, as it passes it on."""
-    return message(MessageType.READ_INDEX, sender, entries=(Entry(Term(0), Index(0), EntryType.NORMAL, context),))
+def read_request(context: bytes, sender: int = 2, term: int = 0) -> Message:
+    """Return a follower's read, as it passes it on: etcd's do not tell their term."""
+    entries = (Entry(Term(0), Index(0), EntryType.NORMAL, context),)
+    return message(MessageType.READ_INDEX, sender, log_term=Term(term), entries=entries)
 
 
 # Reads.
@@ -98,6 +99,60 @@ def test_6_4_ticks_repeat_the_round() -> None:
     node.tick()
     answer(node, heartbeats(node)[0])
     assert drain(node).reads == [(1, 7)]
+
+
+def test_6_4_an_asker_that_makes_a_quorum_confirms_its_own_read() -> None:
+    """Where it and the leader are a majority, nobody else could have elected another; that spares a round."""
+    node = reading_leader()
+    node.step(read_request(b"context1", term=node.term))
+    [answered] = drain(node).messages
+    assert (answered.type, answered.to, answered.index) == (MessageType.READ_INDEX_RESPONSE, 2, 1)
+    assert answered.entries[0].data == b"context1"
+
+
+def test_6_4_an_asker_confirms_nobody_elses_read() -> None:
+    """Its word may have been on the way for long: another leader may have answered since, and others read after it."""
+    node = reading_leader()
+    node.read_index(7)
+    node.step(read_request(b"context3", sender=3))
+    beats = heartbeats(node)
+    node.step(read_request(b"context2", term=node.term))
+    output = drain(node)
+    assert [answered.to for answered in output.of(MessageType.READ_INDEX_RESPONSE)] == [2]
+    assert output.reads == []
+    answer(node, beats[0])
+    output = drain(node)
+    assert [answered.to for answered in output.of(MessageType.READ_INDEX_RESPONSE)] == [3]
+    assert output.reads == [(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("options", "sender", "term"),
+    [
+        ({}, 2, 0),
+        ({"term": 4}, 2, 4),
+        ({"voters": (1, 2, 3, 4)}, 2, 1),
+        ({"learners": (4,)}, 4, 1),
+    ],
+    ids=["etcd does not tell its term", "another term", "two of four", "a learner"],
+)
+def test_6_4_an_asker_that_makes_no_quorum_needs_the_round(options: dict[str, Any], sender: int, term: int) -> None:
+    """In an earlier term it may have voted for another leader since; and a minority's word counts for nothing."""
+    node = reading_leader(**options)
+    node.step(read_request(b"context1", sender=sender, term=term))
+    output = drain(node)
+    assert output.of(MessageType.READ_INDEX_RESPONSE) == []
+    assert output.of(MessageType.HEARTBEAT)
+
+
+def test_a_follower_tells_its_term_with_a_read() -> None:
+    """In a field that etcd passes over: with the term in its own place, its followers would not pass it on."""
+    node = make_node([1], term=5)
+    node.step(message(MessageType.HEARTBEAT, 2, term=Term(5)))
+    drain(node)
+    assert node.read_index(7)
+    [asked] = drain(node).messages
+    assert (asked.type, asked.term, asked.log_term) == (MessageType.READ_INDEX, 0, 5)
 
 
 @pytest.mark.parametrize("context", [b"", b"\x01", (99).to_bytes(8, "big"), b"123456789"])
