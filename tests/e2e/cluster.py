@@ -112,6 +112,8 @@ class Cluster:
     programs: Sequence[Program] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     members: list[Member] = field(default_factory=list)
+    proxied: bool = True
+    """Whether there are proxies between the members; without them they cannot be cut off."""
 
     def __post_init__(self) -> None:
         self._made = 0
@@ -152,7 +154,8 @@ class Cluster:
         number = self._made
         self._made += 1
         member = Member(program, self.directory / f"member{number}", name=f"member{number}")
-        member.proxy = Proxy(self._loop, int(member.peer_reservation.getsockname()[1]))
+        if self.proxied:
+            member.proxy = Proxy(self._loop, int(member.peer_reservation.getsockname()[1]))
         self.members.append(member)
         return member
 
