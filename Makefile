@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run cluster test check lint types proto bench fuzz sim clean
+.PHONY: run cluster test check lint types proto bench fuzz sim nemesis clean
 
 $(VENV)/run.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,12 @@ SEEDS ?= 200
 FROM ?= 1
 sim: $(VENV)/dev.stamp
 	$(BIN)/python -m sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) --from $(FROM))
+
+# Clusters of processes under kills, pauses, partitions and delays: make nemesis MINUTES=30, make nemesis SEED=7,
+# make nemesis PROGRAMS=actcd,actcd,etcd.
+MINUTES ?= 10
+nemesis: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.nemesis --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(PROGRAMS),--programs $(PROGRAMS))
 
 clean:
 	rm -rf $(VENV) default.etcd node1.etcd node2.etcd node3.etcd

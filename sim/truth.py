@@ -8,10 +8,13 @@ between two.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from proto.kv_pb2 import KeyValue
 from sim.schedule import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class Change(NamedTuple):
@@ -76,6 +79,11 @@ class Truth:
     def changes(self, revision: int) -> list[Change]:
         """Return what *revision* changed."""
         return self._by_revision.get(revision, [])
+
+    @property
+    def values(self) -> Collection[bytes]:
+        """Every value that was ever written."""
+        return self._values.keys()
 
     def revision_of(self, value: bytes) -> int | None:
         """Return where this value, which only one write has, was written."""

@@ -1,94 +1,29 @@
 """Clusters as processes: several servers that know each other, and proxies between them that can be cut.
 
-Each member's peer URL leads through a proxy, which knows by the first header of a connection who has dialled it: so a
-member is cut off in both directions without the others noticing anything but silence.
+Each member's peer URL leads through a proxy of its own.
 """
 
 import asyncio
-import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
 from proto import rpc_pb2
 from tests.e2e.client import CALL_TIMEOUT_S, connect
-from tests.e2e.harness import Program, Server, actcd, reserve_port, wait_for
+from tests.e2e.harness import Program, Server, actcd, wait_for
+from tests.e2e.proxy import Proxy
 
 HEARTBEAT_MS: Final = 50
 ELECTION_MS: Final = 500
 TIMING: Final[Mapping[str, object]] = {"heartbeat-interval": HEARTBEAT_MS, "election-timeout": ELECTION_MS}
 """Half of the default: elections are quick, and a busy machine does not cause any."""
-
-_SENDER: Final = re.compile(rb"x-server-from: ([0-9a-f]+)\r\n", re.IGNORECASE)
-
-
-class Proxy:
-    """Forwards connections to one member's peer port, except those of members that are cut off."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, target_port: int) -> None:
-        self.reservation = reserve_port()
-        self.port = int(self.reservation.getsockname()[1])
-        self._loop = loop
-        self._target_port = target_port
-        self._blocked: frozenset[str] = frozenset()
-        self._all_blocked = False
-        self._open: dict[asyncio.StreamWriter, str] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        asyncio.run_coroutine_threadsafe(self._start(), loop).result(10.0)
-
-    def block(self, senders: Sequence[str], *, everybody: bool = False) -> None:
-        """Cut and keep out the connections of these members (hexadecimal ids), or everybody's; none heals all."""
-        asyncio.run_coroutine_threadsafe(self._block(frozenset(senders), everybody=everybody), self._loop).result(10.0)
-
-    def close(self) -> None:
-        """Cut all connections and accept no more."""
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10.0)
-
-    async def _start(self) -> None:
-        self.reservation.listen()
-        self.reservation.setblocking(False)
-        self._server = await asyncio.start_server(self._serve, sock=self.reservation)
-
-    async def _close(self) -> None:
-        self._server.close()
-        await self._block(frozenset(), everybody=True)
-        while self._open:  # noqa: ASYNC110 - a few turns of the loop
-            await asyncio.sleep(0.01)  # until their pumps have noticed
-
-    async def _block(self, senders: frozenset[str], *, everybody: bool) -> None:
-        self._blocked, self._all_blocked = senders, everybody
-        for writer, sender in list(self._open.items()):
-            if everybody or sender in senders:
-                writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            found = _SENDER.search(head)
-            sender = found[1].decode() if found else ""
-            if self._all_blocked or sender in self._blocked:
-                return writer.transport.abort()
-            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-            self._open[writer] = self._open[there_writer] = sender
-            there_writer.write(head)
-            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
-        return writer.transport.abort()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(OSError):
-                while data := await reader.read(1 << 16):
-                    writer.write(data)
-                    await writer.drain()
-        finally:
-            self._open.pop(writer, None)
-            writer.transport.abort()
 
 
 @dataclass
@@ -96,6 +31,8 @@ class Member(Server):
     """One member: a server whose peer URL others reach through a proxy."""
 
     proxy: Proxy | None = None
+    id: int = 0
+    """Known once it has answered."""
 
     @property
     def peer_url(self) -> str:
@@ -199,6 +136,10 @@ class Cluster:
         wait_for(agreed, 20.0, "one leader")
         return found[0]
 
+    def leaders(self) -> list[Member]:
+        """Return the running members that say that they lead, as things are now: none, one, or some more."""
+        return [member for member in self.running if self.member_id(member) == self._leader_id(member) != 0]
+
     def followers(self) -> list[Member]:
         """Return the running members that do not lead."""
         leader = self.leader()
@@ -210,8 +151,9 @@ class Cluster:
         return [member for member in self.members if member.process is not None and member.process.poll() is None]
 
     def member_id(self, member: Member) -> int:
-        """Return the id of *member*; 0 while it does not answer."""
-        return self._status(member).header.member_id
+        """Return the id of *member*; 0 while it has never answered."""
+        member.id = member.id or self._status(member).header.member_id
+        return member.id
 
     def isolate(self, member: Member) -> None:
         """Cut *member* off from the others, in both directions."""
@@ -220,11 +162,34 @@ class Cluster:
             assert other.proxy is not None
             other.proxy.block([own], everybody=other is member)
 
+    def cut(self, one: Sequence[Member], other: Sequence[Member]) -> None:
+        """Cut two parts of the cluster off from each other; connections end."""
+        for part, rest in ((one, other), (other, one)):
+            for member in part:
+                assert member.proxy is not None
+                member.proxy.block([f"{self.member_id(each):x}" for each in rest])
+
+    def silence(self, sender: Member, receivers: Sequence[Member]) -> None:
+        """Let nothing of what *sender* says reach *receivers*, who are heard by it; no connection ends."""
+        assert sender.proxy is not None
+        sender.proxy.hold(to_members=[f"{self.member_id(each):x}" for each in receivers])
+        for receiver in receivers:
+            assert receiver.proxy is not None
+            receiver.proxy.hold(from_members=[f"{self.member_id(sender):x}"])
+
+    def delay(self, delay_s: float) -> None:
+        """Let everything that members say to each other take so much longer."""
+        for member in self.members:
+            assert member.proxy is not None
+            member.proxy.delay(delay_s)
+
     def heal(self) -> None:
-        """Connect everybody with everybody."""
+        """Connect everybody with everybody, at full speed."""
         for member in self.members:
             assert member.proxy is not None
             member.proxy.block([])
+            member.proxy.hold()
+            member.proxy.delay(0.0)
 
     def wait_until_equal(self, timeout_s: float = 20.0) -> None:
         """Wait until all running members hold the same keys at the same revision."""
@@ -238,6 +203,10 @@ class Cluster:
             if member.proxy is not None:
                 member.proxy.close()
         self.members = [member for member in self.members if member not in members]
+
+    def revision(self) -> int:
+        """Return the store's revision at the first member."""
+        return self._hash(self.members[0])[2]
 
     def close(self) -> None:
         """Kill all members."""
@@ -326,3 +295,16 @@ def expect_all(member: Member, acknowledged: Mapping[bytes, int]) -> None:
     held = {kv.key: kv.mod_revision for kv in answer.kvs}
     lost = [key for key, revision in acknowledged.items() if held.get(key, 0) < revision]
     assert not lost, (member.name, len(lost), lost[:3])
+
+
+def put_many(member: Member, count: int, in_flight: int = 100) -> None:
+    """Put *count* keys, many at a time."""
+    puts: deque[Any] = deque()  # of futures
+    with connect(member.endpoint) as client:
+        for number in range(count):
+            if len(puts) == in_flight:
+                puts.popleft().result()
+            request = rpc_pb2.PutRequest(key=b"many%08d" % number, value=b"v")
+            puts.append(client.kv.Put.future(request, timeout=CALL_TIMEOUT_S))
+        for put in puts:
+            put.result()

@@ -11,7 +11,7 @@ import pytest
 
 from proto import rpc_pb2
 from tests.e2e.client import CALL_TIMEOUT_S, connect
-from tests.e2e.cluster import Cluster, Member, Writer
+from tests.e2e.cluster import Cluster, Member, put_many
 from tests.e2e.harness import actcd, real_etcd, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -68,9 +68,7 @@ def test_a_snapshot_for_the_other_kind(mixed: Cluster, leading: int, lagging: in
     behind.kill()
     wait_for(lambda: mixed.leader() is not behind, 20.0, "the others have a leader")
     make_leader(mixed, leader)
-    writer = Writer([leader.endpoint])
-    writer.wait_for_more(6500 if leader.program.name == "etcd" else 1500, timeout_s=60.0)
-    writer.stop()
+    put_many(leader, 6500 if leader.program.name == "etcd" else 1500)
     mixed.restart(behind)
     mixed.wait_until_equal()
     snapshot_words = "applying a snapshot from the leader" if behind.program.name == "actcd" else "applied snapshot"
