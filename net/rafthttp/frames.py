@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.raft.messages import Message, MessageType
 from core.types import Index, MemberId, Term
-from net.rafthttp.messages import LINK_HEARTBEAT, EntryEncoder, decode_entry, decode_message, encode_message
+from net.rafthttp.messages import (
+    LINK_HEARTBEAT,
+    EntryEncoder,
+    decode_entry,
+    decode_message,
+    decode_message_alone,
+    encode_message,
+)
 
 if TYPE_CHECKING:
     from core.raft.messages import Entry
@@ -64,9 +71,13 @@ class MessageEncoder:
 
 
 class MessageDecoder:
-    """The message stream's."""
+    """The message stream's.
 
-    def __init__(self) -> None:
+    A snapshot's message comes in front of its file or not at all: on a stream (*with_file* is false) it is rubbish.
+    """
+
+    def __init__(self, *, with_file: bool = False) -> None:
+        self._decode = decode_message if with_file else decode_message_alone
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
@@ -79,7 +90,7 @@ class MessageDecoder:
             end = at + _NUMBER.size + checked_length(_NUMBER.unpack_from(buffer, at)[0])
             if end > len(buffer):
                 break
-            message = decode_message(bytes(buffer[at + _NUMBER.size : end]))
+            message = self._decode(bytes(buffer[at + _NUMBER.size : end]))
             if message is not None:
                 messages.append(message)
             at = end

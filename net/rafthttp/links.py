@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from core.types import MemberId
 from net.rafthttp.headers import SENDER_NOT_FOUND, TO_FIELD_MISMATCH, Identity, member_id_in
-from net.rafthttp.messages import EntryEncoder, decode_message
+from net.rafthttp.messages import EntryEncoder, decode_message_alone
 from net.rafthttp.peer import Peer, StreamKind
 from net.rafthttp.upload import SnapshotUpload
 
@@ -217,7 +217,7 @@ class Links:
             self._refuse(responder, *refusal)
             return
         try:
-            message = decode_message(request.body)
+            message = decode_message_alone(request.body)
         except ValueError as error:
             self.log.warning("refused a message", peer=request.peer, reason=str(error))
             self._refuse(responder, HTTPStatus.BAD_REQUEST, "error unmarshalling raft message")

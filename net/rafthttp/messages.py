@@ -129,6 +129,14 @@ def decode_message(data: bytes) -> Message | None:
     )
 
 
+def decode_message_alone(data: bytes) -> Message | None:
+    """Return what decode_message does; ValueError also for a snapshot, whose message only comes with its file."""
+    message = decode_message(data)
+    if message is not None and message.type is MessageType.SNAPSHOT:
+        raise ValueError("a snapshot's message without its file")
+    return message
+
+
 LINK_HEARTBEAT = raft_pb2.Message(type="MsgHeartbeat", to=0, term=0).SerializeToString()
 """Says that the connection lives: a heartbeat from nobody to nobody."""
 

@@ -123,7 +123,7 @@ class SnapshotUpload(asyncio.Protocol):
             raise ValueError(f"a message of {length} bytes in front of the snapshot")
         if len(self._start) < 8 + length:
             return
-        messages = MessageDecoder().feed(bytes(self._start[: 8 + length]))
+        messages = MessageDecoder(with_file=True).feed(bytes(self._start[: 8 + length]))
         if len(messages) != 1 or messages[0].type is not MessageType.SNAPSHOT or messages[0].snapshot is None:
             raise ValueError("wrong raft message type")
         self._message = messages[0]

@@ -35,9 +35,14 @@ class Member(Server):
     """Known once it has answered."""
 
     @property
+    def peer_port(self) -> int:
+        """Where it listens for the others, behind its proxy."""
+        return int(self.peer_reservation.getsockname()[1])
+
+    @property
     def peer_url(self) -> str:
         """Where the other members reach it."""
-        port = self.proxy.port if self.proxy is not None else self.peer_reservation.getsockname()[1]
+        port = self.proxy.port if self.proxy is not None else self.peer_port
         return f"http://127.0.0.1:{port}"
 
 
@@ -68,9 +73,15 @@ class Cluster:
         for member in self.members:
             self.wait_until_serving(member)
 
-    def join(self, *, learner: bool = False) -> Member:
+    def join(self, *, learner: bool = False, program: Program | None = None) -> Member:
         """Add a member through the first one, and launch it."""
-        member = self._make(actcd())
+        member = self.add(learner=learner, program=program)
+        member.launch()
+        return member
+
+    def add(self, *, learner: bool = False, program: Program | None = None) -> Member:
+        """Add a member through the first one, for the caller to launch."""
+        member = self._make(program or actcd())
         request = rpc_pb2.MemberAddRequest(peerURLs=[member.peer_url], isLearner=learner)
 
         def added() -> bool:
@@ -84,7 +95,6 @@ class Cluster:
 
         wait_for(added, 30.0, "the member is added")
         self._configure("existing", [member])
-        member.launch()
         return member
 
     def _make(self, program: Program) -> Member:
@@ -92,7 +102,7 @@ class Cluster:
         self._made += 1
         member = Member(program, self.directory / f"member{number}", name=f"member{number}")
         if self.proxied:
-            member.proxy = Proxy(self._loop, int(member.peer_reservation.getsockname()[1]))
+            member.proxy = Proxy(self._loop, member.peer_port)
         self.members.append(member)
         return member
 

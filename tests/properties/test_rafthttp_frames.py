@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.raft.messages import ConfState, Entry, EntryType, Message, MessageType, Snapshot, SnapshotMetadata
 from core.types import Index, MemberId, Term
 from net.rafthttp.frames import AppendDecoder, AppendEncoder, MessageDecoder, MessageEncoder
-from net.rafthttp.messages import EntryEncoder, decode_message, encode_message
+from net.rafthttp.messages import EntryEncoder, decode_message, decode_message_alone, encode_message
 from proto import raft_pb2
 
 numbers = st.integers(0, (1 << 64) - 1)
@@ -115,7 +115,7 @@ def test_a_message_is_raftpb(message: Message) -> None:
 @given(st.lists(messages(), max_size=4), st.lists(st.integers(0, 10_000), max_size=6))
 def test_message_stream_cut_anywhere(sent: list[Message], places: list[int]) -> None:
     """Sockets cut where they like; heartbeats of the link are no messages."""
-    encoder, decoder = MessageEncoder(EntryEncoder()), MessageDecoder()
+    encoder, decoder = MessageEncoder(EntryEncoder()), MessageDecoder(with_file=True)
     data = b"".join(encoder.heartbeat() + encoder.encode(message) for message in sent)
     assert [message for piece in cut(data, places) for message in decoder.feed(piece)] == sent
 
@@ -149,6 +149,15 @@ def test_local_messages_are_refused() -> None:
     hup = raft_pb2.Message(type="MsgHup", to=2).SerializeToString()
     with pytest.raises(ValueError, match="type 0"):
         decode_message(hup)
+
+
+def test_a_snapshot_does_not_come_without_its_file() -> None:
+    """Raft would wait for a store that is not there: its message is taken only in front of the file."""
+    message = Message(MessageType.SNAPSHOT, MemberId(2), MemberId(1), Term(3))
+    with pytest.raises(ValueError, match="without its file"):
+        MessageDecoder().feed(MessageEncoder(EntryEncoder()).encode(message))
+    with pytest.raises(ValueError, match="without its file"):
+        decode_message_alone(encode_message(message, EntryEncoder()))
 
 
 def test_msgapp_bytes() -> None:
