@@ -22,6 +22,9 @@ from tests.e2e.proxy import Proxy
 
 HEARTBEAT_MS: Final = 50
 ELECTION_MS: Final = 500
+FOUND_TIMEOUT_S: Final = 90.0
+"""For several processes to start at once, on a machine that has other things to do."""
+
 TIMING: Final[Mapping[str, object]] = {"heartbeat-interval": HEARTBEAT_MS, "election-timeout": ELECTION_MS}
 """Half of the default: elections are quick, and a busy machine does not cause any."""
 
@@ -71,7 +74,7 @@ class Cluster:
         for member in self.members:
             member.launch()
         for member in self.members:
-            self.wait_until_serving(member)
+            self.wait_until_serving(member, FOUND_TIMEOUT_S)
 
     def join(self, *, learner: bool = False, program: Program | None = None) -> Member:
         """Add a member through the first one, and launch it."""

@@ -9,6 +9,7 @@ The exit code is 1 if a promise was broken; data and logs of that cluster stay w
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main() -> int:
         except (Failure, BaseExceptionGroup) as failure:
             print(f"seed {seed} failed: {failure!r}", flush=True)
             return 1
+        shutil.rmtree(directory)
         if options.seed is not None or time.monotonic() > end_s:
             return 0
         seed += 1
