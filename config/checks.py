@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from config.auth import parse_token_options
 from config.durations import format_duration
@@ -141,9 +142,34 @@ def exit_on_fallback(value: str) -> str | None:
     return None
 
 
+def discovery_url(text: str) -> str | None:
+    """Demand a URL with a host, and the token as its path."""
+    if text == "":
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.path.strip("/") != ""
+        usable = usable and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    return None if usable else f"the discovery URL must be http://HOST/TOKEN or https://HOST/TOKEN: {text}"
+
+
+def proxy_url(text: str) -> str | None:
+    """Demand the address of an HTTP proxy, with its scheme or without."""
+    if text == "":
+        return None
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        usable = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    return None if usable else f'invalid proxy address "{text}": it must be HOST:PORT or http://HOST:PORT'
+
+
 def no_empty_endpoint(values: tuple[str, ...]) -> str | None:
     """Demand an address in each endpoint."""
-    return None if all(values) else "--discovery-endpoints must not contain empty endpoints"
+    return None if all(map(str.strip, values)) else "--discovery-endpoints must not contain empty endpoints"
 
 
 def _is_ip(host: str) -> bool:

@@ -211,7 +211,7 @@ def _derive(config: Config, machine: Machine, notes: list[Note]) -> Config:
         clustering.advertise_client_urls, DEFAULT_CLIENT_URLS, member.listen_client_urls, machine, notes
     )
     clustering = replace(clustering, initial_advertise_peer_urls=peer_urls, advertise_client_urls=client_urls)
-    discovers = bool(clustering.discovery_srv or clustering.discovery_endpoints)
+    discovers = bool(clustering.discovery_srv or clustering.discovery_endpoints or clustering.discovery)
     if not clustering.initial_cluster and not discovers:
         clustering = replace(clustering, initial_cluster=(InitialMember(name, peer_urls),))
     features = config.features

@@ -82,11 +82,13 @@ def _clustering(config: Config) -> Iterator[Fault]:
     clustering = config.clustering
     if bool(clustering.discovery_token) != bool(clustering.discovery_endpoints):
         yield Fault("--discovery-token", None, "both --discovery-token and --discovery-endpoints must be set")
-    ways = (clustering.initial_cluster, clustering.discovery_srv, clustering.discovery_endpoints)
+    services = (clustering.discovery_endpoints, clustering.discovery)
+    ways = (clustering.initial_cluster, clustering.discovery_srv, *services)
     if sum(map(bool, ways)) > 1:
+        service = "discovery" if clustering.discovery else "discovery-endpoints"
         rule = (
             "multiple discovery or bootstrap flags are set. "
-            'Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"'
+            f'Choose one of "initial-cluster", "{service}" or "discovery-srv"'
         )
         yield Fault("--initial-cluster", None, rule)
 
@@ -138,7 +140,10 @@ def _tls(config: Config) -> Iterator[Fault]:
 
 _RULES: tuple[tuple[frozenset[str], Callable[[Config], Iterator[Fault]]], ...] = (
     (frozenset({"heartbeat-interval", "election-timeout"}), _timing),
-    (frozenset({"initial-cluster", "discovery-token", "discovery-endpoints", "discovery-srv"}), _clustering),
+    (
+        frozenset({"initial-cluster", "discovery", "discovery-token", "discovery-endpoints", "discovery-srv"}),
+        _clustering,
+    ),
     (frozenset({"listen-client-urls", "listen-client-http-urls"}), _listening),
     (frozenset({"auto-compaction-mode", "auto-compaction-retention"}), _compaction),
     (frozenset({"enable-log-rotation", "log-rotation-config-json", "log-outputs"}), _logging),
@@ -149,7 +154,16 @@ _RULES: tuple[tuple[frozenset[str], Callable[[Config], Iterator[Fault]]], ...] =
 
 def _bootstrap(config: Config, resolve: Resolve) -> Iterator[Fault]:
     clustering, name = config.clustering, config.member.name
+    is_existing = clustering.initial_cluster_state == "existing"
+    if clustering.discovery_endpoints or clustering.discovery:
+        # Who the others are is not known before they have met.
+        if is_existing:
+            rule = "discovery URL should not be set when joining existing initial cluster"
+            yield Fault("--initial-cluster-state", "existing", rule)
+        return
     members = {member.name: member for member in clustering.initial_cluster}
+    if not members and clustering.discovery_srv:
+        return  # DNS will tell
     if not members:
         yield Fault("--initial-cluster", None, "initial cluster unset and no discovery endpoints found")
         return
@@ -161,6 +175,8 @@ def _bootstrap(config: Config, resolve: Resolve) -> Iterator[Fault]:
         rule = f'couldn\'t find local name "{name}" in the initial cluster configuration'
         yield Fault("--name", name, rule)
         return
+    if is_existing:
+        return  # the cluster knows at which URLs it will be reached: it has added it with them
     yield from _advertise_matches(clustering.initial_advertise_peer_urls, members[name], resolve)
 
 

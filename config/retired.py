@@ -104,8 +104,6 @@ RETIRED: tuple[Retired, ...] = (
     _gone("proxy-dial-timeout", _PROXY),
     _gone("proxy-write-timeout", _PROXY),
     _gone("proxy-read-timeout", _PROXY),
-    _gone("discovery", "v2 discovery is gone; use discovery-token and discovery-endpoints", refused_unless=_OFF),
-    _gone("discovery-proxy", "v2 discovery is gone"),
     Retired("discovery-fallback", None, lambda _: None, _PROXY, file_only=True),
     *(
         _gone(name, _LEGACY, is_switch=True)

@@ -239,13 +239,26 @@ class Clustering:
         "URLs at which clients reach this member.",
         check=checks.advertisable_to_clients,
     )
+    discovery: str = setting(
+        "discovery",
+        TEXT,
+        "",
+        "URL of a token at a discovery service of etcd 3.5 and before, at which the members of a new cluster meet.",
+        check=checks.discovery_url,
+    )
+    discovery_proxy: str = setting(
+        "discovery-proxy",
+        TEXT,
+        "",
+        "HTTP proxy on the way to that service.",
+        check=checks.proxy_url,
+    )
     discovery_token: str = setting(
         "discovery-token",
         TEXT,
         "",
         "Name under which the members of a new cluster find each other.",
         file="discovery-config.token",
-        supported=False,
     )
     discovery_endpoints: tuple[str, ...] = setting(
         "discovery-endpoints",
@@ -253,7 +266,6 @@ class Clustering:
         (),
         "Endpoints of the etcd cluster that serves discovery.",
         file="discovery-config.client.endpoints",
-        supported=False,
         check=checks.no_empty_endpoint,
     )
     discovery_dial_timeout_s: float = setting(
@@ -262,7 +274,6 @@ class Clustering:
         2.0,
         "Longest dial to the discovery service.",
         file="discovery-config.client.dial-timeout",
-        supported=False,
     )
     discovery_request_timeout_s: float = setting(
         "discovery-request-timeout",
@@ -270,7 +281,6 @@ class Clustering:
         5.0,
         "Longest request to the discovery service.",
         file="discovery-config.client.request-timeout",
-        supported=False,
     )
     discovery_keepalive_time_s: float = setting(
         "discovery-keepalive-time",
@@ -278,7 +288,6 @@ class Clustering:
         2.0,
         "Time between pings to the discovery service.",
         file="discovery-config.client.keepalive-time",
-        supported=False,
     )
     discovery_keepalive_timeout_s: float = setting(
         "discovery-keepalive-timeout",
@@ -286,7 +295,6 @@ class Clustering:
         6.0,
         "Longest wait for the answer to such a ping.",
         file="discovery-config.client.keepalive-timeout",
-        supported=False,
     )
     discovery_max_request_bytes: int = setting(
         "discovery-config.client.max-request-bytes",
@@ -295,7 +303,6 @@ class Clustering:
         "Size of the largest request to the discovery service.",
         flag=False,
         file="discovery-config.client.max-request-bytes",
-        supported=False,
     )
     discovery_max_receive_bytes: int = setting(
         "discovery-config.client.max-recv-bytes",
@@ -304,7 +311,6 @@ class Clustering:
         "Size of the largest answer of the discovery service.",
         flag=False,
         file="discovery-config.client.max-recv-bytes",
-        supported=False,
     )
     discovery_insecure_transport: bool = setting(
         "discovery-insecure-transport",
@@ -312,7 +318,6 @@ class Clustering:
         True,
         "Whether the discovery service is reached without TLS.",
         file="discovery-config.client.secure.insecure-transport",
-        supported=False,
     )
     discovery_insecure_skip_tls_verify: bool = setting(
         "discovery-insecure-skip-tls-verify",
@@ -320,7 +325,6 @@ class Clustering:
         False,
         "Whether to trust any certificate of the discovery service.",
         file="discovery-config.client.secure.insecure-skip-tls-verify",
-        supported=False,
     )
     discovery_server_name: str = setting(
         "discovery-config.client.secure.server-name",
@@ -329,7 +333,6 @@ class Clustering:
         "Name that the discovery service's certificate must have.",
         flag=False,
         file="discovery-config.client.secure.server-name",
-        supported=False,
     )
     discovery_cert: str = setting(
         "discovery-cert",
@@ -337,7 +340,6 @@ class Clustering:
         "",
         "Certificate to show to the discovery service.",
         file="discovery-config.client.secure.cert",
-        supported=False,
     )
     discovery_key: str = setting(
         "discovery-key",
@@ -345,7 +347,6 @@ class Clustering:
         "",
         "Key of that certificate.",
         file="discovery-config.client.secure.key",
-        supported=False,
     )
     discovery_cacert: str = setting(
         "discovery-cacert",
@@ -353,7 +354,6 @@ class Clustering:
         "",
         "Authority to verify the discovery service by.",
         file="discovery-config.client.secure.cacert",
-        supported=False,
     )
     discovery_user: str = setting(
         "discovery-user",
@@ -362,7 +362,6 @@ class Clustering:
         "User of the discovery service, as user[:password].",
         file="discovery-config.client.auth.username",
         secret=True,
-        supported=False,
     )
     discovery_password: str = setting(
         "discovery-password",
@@ -371,7 +370,6 @@ class Clustering:
         "That user's password.",
         file="discovery-config.client.auth.password",
         secret=True,
-        supported=False,
     )
     discovery_auth_token: str = setting(
         "discovery-config.client.auth.token",
@@ -381,7 +379,6 @@ class Clustering:
         flag=False,
         file="discovery-config.client.auth.token",
         secret=True,
-        supported=False,
     )
     discovery_fallback: str = setting(
         "discovery-fallback",
@@ -389,15 +386,12 @@ class Clustering:
         "exit",
         "What to do when discovery fails; only exit is left.",
         file=None,
-        supported=False,
         check=checks.exit_on_fallback,
     )
     discovery_srv: str = setting(
-        "discovery-srv", TEXT, "", "Domain whose SRV records name the members of a new cluster.", supported=False
+        "discovery-srv", TEXT, "", "Domain whose SRV records name the members of a new cluster."
     )
-    discovery_srv_name: str = setting(
-        "discovery-srv-name", TEXT, "", "Suffix of the service's name in those records.", supported=False
-    )
+    discovery_srv_name: str = setting("discovery-srv-name", TEXT, "", "Suffix of the service's name in those records.")
     strict_reconfig_check: bool = setting(
         "strict-reconfig-check", SWITCH, True, "Whether to refuse member changes that would lose the quorum."
     )

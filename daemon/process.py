@@ -17,6 +17,7 @@ from daemon.host import ThreadHost
 from daemon.logs import make_logger, route_standard_library, write_notes
 from daemon.notify import notify_systemd
 from daemon.server import REFUSALS, launch
+from discovery.patience import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,10 @@ class StopSignal:
 def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal) -> None:
     """Start, serve until *stop*, and stop.  Raises what keeps it from starting; a crash ends the process."""
     host = ThreadHost(logger)
-    member = launch(config, logger, host)
+    try:
+        member = launch(config, logger, host, stop.came)
+    except Stopped:
+        return
     stop.wakes(host)
     tame_garbage_collector()
     try:

@@ -27,14 +27,16 @@ from core.version import SERVER_VERSION
 from daemon.assemble import Disk, Doors, Outside, assemble
 from daemon.bootstrap import BootstrapRefused, Ground, boot
 from daemon.clock import SystemClock
-from daemon.data_directory import Content, DataDirectoryRefused, take
+from daemon.data_directory import DataDirectoryRefused, take
 from daemon.engines import ClientListener, bind_host, client_places
 from daemon.extensions import ExtensionsRefused, find_extensions
+from daemon.founding import FoundingRefused, discovers, in_dns, met
 from daemon.joining import JoinRefused, find_cluster
 from daemon.machine import resolve
 from daemon.process_metrics import process_samples
 from daemon.ticker import Ticker
 from daemon.tokens import make_token_scheme
+from discovery.patience import UntilStopped
 from services.access import Serves
 from services.jwt_tokens import JwtKeysRefused
 from storage.bbolt.export import Export
@@ -70,6 +72,7 @@ REFUSALS = (
     StartRefused,
     DataDirectoryRefused,
     BootstrapRefused,
+    FoundingRefused,
     JoinRefused,
     JwtKeysRefused,
     ExtensionsRefused,
@@ -148,22 +151,36 @@ class Running:
             self._host.abandon()
 
 
-def launch(config: Config, logger: structlog.stdlib.BoundLogger, host: ThreadHost) -> Running:
-    """Start a member's actors on *host*.  Raises one of REFUSALS, and holds nothing then."""
+def launch(
+    config: Config,
+    logger: structlog.stdlib.BoundLogger,
+    host: ThreadHost,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Running:
+    """Start a member's actors on *host*.  Raises one of REFUSALS, and holds nothing then.
+
+    A member that is to find others by discovery waits for them, until *given_up* says so: Stopped.
+    """
     logger.info("starting actcd", version=SERVER_VERSION, name=config.member.name, data_dir=config.member.data_dir)
     clock = SystemClock()
     extensions = find_extensions(config.own.extensions)
     with ExitStack() as ground:
         directory = take(config.member.data_dir, config.member.wal_dir, logger)
         ground.callback(directory.close)
-        if directory.content in {Content.EMPTY, Content.OTHER}:
+        is_new = not exists(directory.wal, PosixFileSystem())
+        if is_new:
+            config = in_dns(config, logger)
             faults = bootstrap_refusals(config, resolve)
             if faults:
                 raise StartRefused("; ".join(str(fault) for fault in faults))
+        elif discovers(config.clustering):
+            logger.warning("discovery token is ignored since cluster already initialized; valid logs are found")
         make_token_scheme(config.auth, clock, logger)  # keys that cannot be used end the start before it begins
         # Asked before this member listens: two that start at once must not wait for each other.
-        found = None if exists(directory.wal, PosixFileSystem()) else find_cluster(others_urls(config))
+        found = find_cluster(others_urls(config)) if is_new else None
         doors = bind_doors(config, ground)
+        if is_new:
+            config = met(config, UntilStopped(given_up), logger)
         booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random(), found=found), logger)
         ground.callback(booted.applier.store.backend.close)
         tell_what_was_found(booted, logger)

@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "net": set(),
     "services": {"core", "net", "proto"},
     "actors": {"core", "net", "proto", "services", "storage", "wal"},
+    "discovery": {"config", "net", "proto"},
     "proxy": {"config", "net"},
-    "daemon": {"actors", "config", "core", "net", "proto", "proxy", "services", "storage", "wal"},
+    "daemon": {"actors", "config", "core", "discovery", "net", "proto", "proxy", "services", "storage", "wal"},
     "extensions": {"actors", "core", "net", "proto", "services", "storage"},
 }
 """Who may import whom, beside itself; an arrow the other way would tie a decision to a thread or a socket."""

@@ -402,10 +402,6 @@ def test_the_successor_wins_over_the_retired_name() -> None:
         (["--experimental-max-learners=x"], 'invalid value "x" for flag -experimental-max-learners: parse error'),
         (["--proxy=on"], "proxy is not supported: etcd's v2 proxy is gone"),
         (
-            ["--discovery=http://x"],
-            "discovery is not supported: v2 discovery is gone; use discovery-token and discovery-endpoints",
-        ),
-        (
             ["--experimental-initial-corrupt-check"],
             (
                 "--experimental-initial-corrupt-check=InitialCorruptCheck=true: actcd does not support switching the "
@@ -490,8 +486,8 @@ def test_doubtful_values_warn(arguments: list[str], text: str) -> None:
 def test_secrets_are_not_repeated() -> None:
     """A refusal goes into logs and tickets; a password must not."""
     for refusal in (
-        refused(["--discovery-password=hunter2"]),
-        refused(file="discovery-config: {client: {auth: {password: 4711}}}"),
+        refused(["--discovery-password=hunter2", "--discovery-token=t"]),
+        refused(file="discovery-config: {client: {auth: {password: [4711]}}}"),
     ):
         assert "hunter2" not in str(refusal)
         assert "4711" not in str(refusal)

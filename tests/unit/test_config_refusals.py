@@ -102,7 +102,6 @@ def not_yet(flag: str, default: str) -> str:
         (
             ["--discovery-srv=d", "--initial-cluster=a=http://localhost:1"],
             [
-                not_yet("discovery-srv", "empty"),
                 (
                     "multiple discovery or bootstrap flags are set. "
                     'Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"'
@@ -111,7 +110,31 @@ def not_yet(flag: str, default: str) -> str:
         ),
         (
             ["--discovery-token=t"],
-            [not_yet("discovery-token", "empty"), "both --discovery-token and --discovery-endpoints must be set"],
+            ["both --discovery-token and --discovery-endpoints must be set"],
+        ),
+        (
+            ["--discovery=http://d/t", "--discovery-srv=d"],
+            [
+                (
+                    "multiple discovery or bootstrap flags are set. "
+                    'Choose one of "initial-cluster", "discovery" or "discovery-srv"'
+                ),
+            ],
+        ),
+        (["--discovery=http://d"], ["the discovery URL must be http://HOST/TOKEN or https://HOST/TOKEN: http://d"]),
+        (["--discovery=d/t"], ["the discovery URL must be http://HOST/TOKEN or https://HOST/TOKEN: d/t"]),
+        (
+            ["--discovery=http://d:x/t"],
+            ["the discovery URL must be http://HOST/TOKEN or https://HOST/TOKEN: http://d:x/t"],
+        ),
+        (
+            ["--discovery-proxy=socks5://p:1"],
+            [
+                (
+                    '--discovery-proxy=socks5://p:1: invalid proxy address "socks5://p:1": '
+                    "it must be HOST:PORT or http://HOST:PORT"
+                )
+            ],
         ),
         (["--heartbeat-interval=0"], ["--heartbeat-interval must be >0 (set to 0ms)"]),
         (["--election-timeout=0"], ["--election-timeout must be >0 (set to 0ms)"]),
@@ -303,6 +326,19 @@ def resolve(host: str) -> str:
             ["--initial-cluster=default=http://localhost:2380,default=http://localhost:2380"],
             ["--initial-cluster: initial cluster default=http://localhost:2380,default=http://localhost:2380 has dup"],
         ),
+        (["--discovery-srv=example.org"], []),
+        (["--discovery=http://d/t"], []),
+        (["--discovery-token=t", "--discovery-endpoints=d:1"], []),
+        (
+            ["--discovery=http://d/t", "--initial-cluster-state=existing"],
+            [
+                (
+                    "--initial-cluster-state=existing: discovery URL should not be set when joining existing initial "
+                    "cluster"
+                )
+            ],
+        ),
+        (["--initial-cluster=default=http://nowhere:2380", "--initial-cluster-state=existing"], []),
     ],
 )
 def test_bootstrap_refusals(arguments: list[str], lines: list[str]) -> None:

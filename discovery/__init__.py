@@ -1,0 +1,1 @@
+"""How the members of a new cluster find each other before any of them has data."""
