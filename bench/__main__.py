@@ -10,7 +10,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from bench import h2load, report
+from bench import h2load, report, scale
 from bench.members import three_members
 from bench.rows import Bench, Row, rows
 from tests.e2e.harness import Program, Server, actcd, real_etcd, running
@@ -44,7 +44,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown program: {', '.join(sorted(unknown))}")
     programs = [PROGRAMS[name]() for name in options.programs.split(",")]
-    known = [*rows(large=options.large), three_members()]
+    known = [*rows(large=options.large), *scale.rows(), three_members()]
     chosen = [row for row in known if re.search(options.rows, row.name)]
     if not chosen:
         parser.error("no row matches; there are: " + "; ".join(row.name for row in known))

@@ -7,6 +7,7 @@ and so is not what limits the servers measured here.
 import selectors
 import socket
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from proto import rpc_pb2
@@ -54,9 +55,9 @@ def count_events(message: bytes) -> int:
 
 
 class Connection:
-    """One HTTP/2 connection with several watch streams, one watcher each."""
+    """One HTTP/2 connection with a watch stream for each of *keys*, one watcher each."""
 
-    def __init__(self, host: str, port: int, key: bytes, streams_count: int) -> None:
+    def __init__(self, host: str, port: int, keys: Sequence[bytes]) -> None:
         self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.events_count = 0
@@ -66,8 +67,6 @@ class Connection:
         self._whole_payload = b""
         """The last payload that was exactly one message: watchers of one key get equal ones, nearly always."""
         self._whole_events_count = 0
-        create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=key)).SerializeToString()
-        body = b"\x00" + struct.pack(">I", len(create)) + create
         headers = b"".join(
             _literal(name, value)
             for name, value in (
@@ -82,8 +81,10 @@ class Connection:
         opening = bytearray(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         opening += _frame(_SETTINGS, 0, 0, struct.pack(">HI", 4, _WINDOW_BYTES))
         opening += _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW_BYTES - 65_535))
-        for stream in range(1, 2 * streams_count, 2):
+        for stream, key in zip(range(1, 2 * len(keys), 2), keys, strict=True):
             self._messages[stream] = bytearray()
+            create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=key)).SerializeToString()
+            body = b"\x00" + struct.pack(">I", len(create)) + create
             opening += _frame(_HEADERS, 4, stream, headers) + _frame(_DATA, 0, stream, body)
         self.socket.sendall(opening)
 
@@ -143,16 +144,17 @@ class Connection:
 
 def read_watches(
     port: int,
-    key: bytes,
-    connections_count: int,
-    streams_count: int,
+    keys: Sequence[Sequence[bytes]],
     created: "Synchronized[int]",
     delivered: "Synchronized[int]",
     stop: "Synchronized[int]",
 ) -> None:
-    """Open all streams, then count: *created* answers first, *delivered* events after; until *stop* is not 0."""
-    watchers_count = connections_count * streams_count
-    connections = [Connection("127.0.0.1", port, key, streams_count) for _ in range(connections_count)]
+    """Watch each of *keys*, a list for each connection, and count until *stop* is not 0.
+
+    *created* answers come first, *delivered* events after.
+    """
+    watchers_count = sum(map(len, keys))
+    connections = [Connection("127.0.0.1", port, watched) for watched in keys]
     with selectors.DefaultSelector() as selector:
         for connection in connections:
             selector.register(connection.socket, selectors.EVENT_READ, connection)

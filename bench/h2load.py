@@ -44,6 +44,7 @@ class Run:
     done_count: int
     latency_ms_median: float
     latency_ms_p99: float
+    latency_ms_max: float
 
 
 def require() -> str:
@@ -95,4 +96,5 @@ def run(endpoint: str, method: str, request: Message, clients: Clients, seconds:
         done_count=done_count,
         latency_ms_median=statistics.median(latencies_ms),
         latency_ms_p99=latencies_ms[int(len(latencies_ms) * 0.99)],
+        latency_ms_max=latencies_ms[-1],
     )

@@ -5,10 +5,10 @@ All rows of one round run on one fresh server, in this order, so both programs h
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -103,22 +103,23 @@ def _reads(clients_count: int, *, serializable: bool) -> Row:
 
 
 def _txns() -> Row:
-    name = "txn (compare, put, get), 100 clients"
+    short, long = "txn (compare, put), 100 clients", "txn (compare, put, get), 100 clients"
     compare = rpc_pb2.Compare(
         key=READ_KEY, target=rpc_pb2.Compare.VERSION, result=rpc_pb2.Compare.NOT_EQUAL, version=2**40
     )
-    request = rpc_pb2.TxnRequest(
-        compare=[compare],
-        success=[
-            rpc_pb2.RequestOp(request_put=PUT),
-            rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=PUT.key)),
-        ],
-    )
+    put = rpc_pb2.RequestOp(request_put=PUT)
+    get = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=PUT.key))
+    requests = {
+        short: rpc_pb2.TxnRequest(compare=[compare], success=[put]),
+        long: rpc_pb2.TxnRequest(compare=[compare], success=[put, get]),
+    }
 
     def measure(bench: Bench) -> Mapping[str, float]:
-        return {name: bench.drive_writes("KV/Txn", request, 100).requests_per_s}
+        with connect(bench.server.endpoint) as client:
+            client.kv.Put(rpc_pb2.PutRequest(key=READ_KEY, value=load.VALUE), timeout=load.CALL_TIMEOUT_S)
+        return {name: bench.drive_writes("KV/Txn", request, 100).requests_per_s for name, request in requests.items()}
 
-    return Row(name, {name: "/s"}, measure)
+    return Row("txn, 100 clients", dict.fromkeys(requests, "/s"), measure)
 
 
 def _big_ranges() -> Row:
@@ -141,49 +142,53 @@ def _big_ranges() -> Row:
 
 
 def _watch() -> Row:
-    watchers_count = WATCH_CONNECTIONS_COUNT * WATCHERS_PER_CONNECTION
-    name = f"watch, {watchers_count} watchers, events delivered"
+    """All watch one key, which is written as fast as the events of each write arrive."""
+    keys = [[b"bench/watch"] * WATCHERS_PER_CONNECTION] * WATCH_CONNECTIONS_COUNT
+    name = f"watch, {WATCH_CONNECTIONS_COUNT * WATCHERS_PER_CONNECTION:,} watchers, events delivered"
 
     def measure(bench: Bench) -> Mapping[str, float]:
-        context = multiprocessing.get_context("spawn")
-        created, delivered, stop = (context.Value("q", 0) for _ in range(3))
-        reader = context.Process(
-            target=fanout.read_watches,
-            args=(
-                bench.server.client_port,
-                b"bench/watch",
-                WATCH_CONNECTIONS_COUNT,
-                WATCHERS_PER_CONNECTION,
-                created,
-                delivered,
-                stop,
-            ),
-        )
-        reader.start()
-        try:
-            wait_for(lambda: created.value >= watchers_count, DELIVERY_TIMEOUT_S, "all watchers are created")
-            with connect(bench.server.endpoint) as client:
-                put = rpc_pb2.PutRequest(key=b"bench/watch", value=load.VALUE)
-                started_s, puts = time.monotonic(), []
-                while time.monotonic() - started_s < bench.seconds:
-                    puts.append(client.kv.Put.future(put, timeout=load.CALL_TIMEOUT_S))
-                    oldest = (len(puts) - UNDELIVERED_REVISIONS_MAX) * watchers_count
-                    wait_for(lambda oldest=oldest: delivered.value >= oldest, DELIVERY_TIMEOUT_S, "events arrive")  # type: ignore[misc]  # bound now
-                for each in puts:
-                    each.result()
-                expected_count = len(puts) * watchers_count
-                wait_for(lambda: delivered.value >= expected_count, DELIVERY_TIMEOUT_S, "the last events arrive")
-                elapsed_s = time.monotonic() - started_s
-            if delivered.value != expected_count:
-                raise SystemExit(f"watch: {delivered.value} events delivered, {expected_count} expected")
-            return {name: expected_count / elapsed_s}
-        finally:
-            stop.value = 1
-            reader.join(DELIVERY_TIMEOUT_S)
-            if reader.is_alive():
-                reader.kill()
+        return {name: events_per_s(bench, keys, UNDELIVERED_REVISIONS_MAX)}
 
     return Row("watch", {name: "/s"}, measure)
+
+
+def events_per_s(bench: Bench, keys: Sequence[Sequence[bytes]], undelivered_max: int) -> float:
+    """Watch each of *keys*, a list for each connection, write them in turn, and return the rate of the events.
+
+    At most *undelivered_max* writes are ahead of the watchers.
+    """
+    watchers_count = sum(map(len, keys))
+    written = sorted({key for watched in keys for key in watched})
+    events_per_put = watchers_count // len(written)
+    context = multiprocessing.get_context("spawn")
+    created, delivered, stop = (context.Value("q", 0) for _ in range(3))
+    reader = context.Process(
+        target=fanout.read_watches, args=(bench.server.client_port, keys, created, delivered, stop)
+    )
+    reader.start()
+    try:
+        wait_for(lambda: created.value >= watchers_count, DELIVERY_TIMEOUT_S, "all watchers are created")
+        with connect(bench.server.endpoint) as client:
+            puts: list[Any] = []
+            started_s = time.monotonic()
+            while time.monotonic() - started_s < bench.seconds:
+                put = rpc_pb2.PutRequest(key=written[len(puts) % len(written)], value=load.VALUE)
+                puts.append(client.kv.Put.future(put, timeout=load.CALL_TIMEOUT_S))
+                oldest = (len(puts) - undelivered_max) * events_per_put
+                wait_for(lambda oldest=oldest: delivered.value >= oldest, DELIVERY_TIMEOUT_S, "events arrive")  # type: ignore[misc]  # bound now
+            for each in puts:
+                each.result()
+            expected_count = len(puts) * events_per_put
+            wait_for(lambda: delivered.value >= expected_count, DELIVERY_TIMEOUT_S, "the last events arrive")
+            elapsed_s = time.monotonic() - started_s
+        if delivered.value != expected_count:
+            raise SystemExit(f"watch: {delivered.value} events delivered, {expected_count} expected")
+        return expected_count / elapsed_s
+    finally:
+        stop.value = 1
+        reader.join(DELIVERY_TIMEOUT_S)
+        if reader.is_alive():
+            reader.kill()
 
 
 def _restart(keys_count: int) -> Row:
