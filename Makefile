@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run cluster test check lint types proto bench fuzz sim nemesis clean
+.PHONY: run cluster test check lint types proto bench profile fuzz fuzz-wire sim nemesis clean
 
 $(VENV)/run.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,13 +39,25 @@ types: $(VENV)/dev.stamp
 proto: $(VENV)/dev.stamp
 	$(BIN)/python tools/genproto.py
 
+# Takes about half an hour; make bench ROWS='put|txn' measures only some rows.
+ROWS ?=
 bench: $(VENV)/dev.stamp
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --large --rows '$(ROWS)'
+
+# A flame graph of the server under a load: make profile LOAD=txn; see python -m bench.profile --help.
+LOAD ?= put
+profile: $(VENV)/dev.stamp
+	$(BIN)/python -m bench.profile $(LOAD)
 
 # New random requests and watchers against actcd and etcd at once: make fuzz ROUNDS=500; a failure names its seed.
 ROUNDS ?= 50
 fuzz: $(VENV)/dev.stamp
 	ACTCD_FUZZ_ROUNDS=$(ROUNDS) ACTCD_FUZZ_BASE=$$(date +%s) $(BIN)/pytest -x -q -n 2 -m e2e tests/e2e/test_differential_kv.py tests/e2e/test_differential_watch.py
+
+# Random bytes and frames against the engine, HTTP and the links between members: minutes of it.
+EXAMPLES ?= 20000
+fuzz-wire: $(VENV)/dev.stamp
+	ACTCD_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -x -q -n 2 --timeout 0 tests/properties/test_net_wire.py tests/properties/test_rafthttp_frames.py
 
 # Clusters of real actors with faults, each from a seed: make sim SEEDS=1000, make sim FROM=5000, make sim SEED=7.
 SEEDS ?= 200

@@ -102,17 +102,21 @@ def _reads(clients_count: int, *, serializable: bool) -> Row:
     return Row(name, {name: "/s"}, measure)
 
 
-def _txns() -> Row:
-    short, long = "txn (compare, put), 100 clients", "txn (compare, put, get), 100 clients"
+def txn_requests() -> Mapping[str, rpc_pb2.TxnRequest]:
+    """What is measured of transactions, by the name of the figure; READ_KEY must exist."""
     compare = rpc_pb2.Compare(
         key=READ_KEY, target=rpc_pb2.Compare.VERSION, result=rpc_pb2.Compare.NOT_EQUAL, version=2**40
     )
     put = rpc_pb2.RequestOp(request_put=PUT)
     get = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=PUT.key))
-    requests = {
-        short: rpc_pb2.TxnRequest(compare=[compare], success=[put]),
-        long: rpc_pb2.TxnRequest(compare=[compare], success=[put, get]),
+    return {
+        "txn (compare, put), 100 clients": rpc_pb2.TxnRequest(compare=[compare], success=[put]),
+        "txn (compare, put, get), 100 clients": rpc_pb2.TxnRequest(compare=[compare], success=[put, get]),
     }
+
+
+def _txns() -> Row:
+    requests = txn_requests()
 
     def measure(bench: Bench) -> Mapping[str, float]:
         with connect(bench.server.endpoint) as client:

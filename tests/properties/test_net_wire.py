@@ -169,7 +169,7 @@ window_changes = st.one_of(
 )
 
 
-@settings(unhurried, max_examples=200)
+@settings(unhurried, max_examples=2 * unhurried.max_examples)
 @given(
     st.lists(
         calls() | random_frames.map(lambda frame: [frame]) | window_changes.map(lambda frame: [frame]), max_size=10
