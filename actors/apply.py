@@ -221,6 +221,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._numbers.commit_times.observe(self._clock.monotonic_s() - applied_s)
         changes = applier.take_changes()
         effects = applier.take_effects()
+        self._numbers.applied(message.entries, effects.outcomes, applied_s - started_s)
         self._tell_of_auth()
         # What may be read is published before anybody hears of it: a client that reads after its answer finds it.
         view = store.view()
@@ -270,6 +271,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             Sample("etcd_server_proposals_applied_total", store.applied_index),
             Sample("etcd_debugging_mvcc_current_revision", store.revision),
             Sample("etcd_debugging_mvcc_compact_revision", store.compact_revision),
+            Sample("etcd_debugging_mvcc_db_compaction_keys_total", store.compaction.removed_count),
             Sample("etcd_mvcc_db_total_size_in_bytes", allocated),
             Sample("etcd_mvcc_db_total_size_in_use_in_bytes", in_use),
             Sample("etcd_debugging_auth_revision", applier.auth.book.rules.revision),

@@ -7,12 +7,14 @@ API, and MoveLeader.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from actors.base import Home, NodeActor
 from actors.messages.apply import Inspect, ObserveCluster, ObserveOutcomes
 from actors.messages.common import ActivityIs, ClusterIs, Tick
 from actors.messages.membership import ChangeMembers, MembershipMessage, MoveLeader, PromoteMember, StepDown
+from actors.messages.metrics import Measure, Measured
 from actors.messages.peer_transport import AnswerPromotions, AskMember, MemberAnswer, ObserveActivity
 from actors.messages.raft import (
     AdvanceElection,
@@ -35,6 +37,7 @@ from core.errors import (
 from core.membership.agreement import told_version, version_to_settle
 from core.membership.change import promoting
 from core.membership.strict import HEALTHY_AFTER_S, check_strictly
+from core.metrics import Sample
 from core.raft.messages import ConfChange
 from core.types import MemberId, Term
 from core.version import MIN_CLUSTER_VERSION, SERVER_VERSION
@@ -72,6 +75,19 @@ ASK_TIMEOUT_S = 5.0
 PEERS_TO_HASTEN = 2
 HASTEN_WITHIN_S = 5.0
 """The first election is hastened when so many others are connected so soon after the start (etcd's rule)."""
+
+
+class Counted:
+    """An address that shows what it is told to *count* before it passes it on."""
+
+    def __init__(self, to: Address[Answered], count: Callable[[object], None]) -> None:
+        self._to = to
+        self._count = count
+
+    def tell(self, message: Answered) -> None:
+        """Pass *message* on."""
+        self._count(message.outcome)
+        self._to.tell(message)
 
 
 class _Pending(NamedTuple):
@@ -133,6 +149,8 @@ class MembershipActor(NodeActor[MembershipMessage]):
         self._last_token = 0
         self._versions_due_s = 0.0
         self._version_attempt: RequestId | None = None
+        self._promoted_count = 0
+        self._promotions_refused: Counter[str] = Counter()
 
     def setup(self) -> None:
         """Ask to be told who belongs to the cluster, who leads it and who is connected."""
@@ -174,6 +192,8 @@ class MembershipActor(NodeActor[MembershipMessage]):
                 self._answers.pop(message.token)(message.outcome)
             case Tick():
                 self._tick(message.now_s)
+            case Measure():
+                message.answer_to.tell(Measured(message.round, self._samples()))
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
@@ -251,17 +271,33 @@ class MembershipActor(NodeActor[MembershipMessage]):
             self._promote_there(asked, deadline_s)
 
     def _promote_here(self, asked: PromoteMember) -> None:
-        change = ChangeMembers(asked.token, promoting(asked.member), asked.answer_to)
+        answer_to = Counted(asked.answer_to, self._count_promotion)
+        change = ChangeMembers(asked.token, promoting(asked.member), answer_to)
 
         def with_readiness(ready: object) -> None:
             if ready is False:
-                asked.answer_to.tell(Answered(asked.token, LearnerNotReady()))
+                answer_to.tell(Answered(asked.token, LearnerNotReady()))
             else:
                 self._change(change)
 
         token = self._token(with_readiness)
-        answer_to = self.actor_ref
-        self._raft.tell(InspectRaft(lambda node: answer_to.tell(Answered(token, is_ready(node, asked.member)))))
+        own = self.actor_ref
+        self._raft.tell(InspectRaft(lambda node: own.tell(Answered(token, is_ready(node, asked.member)))))
+
+    def _count_promotion(self, outcome: object) -> None:
+        if isinstance(outcome, EtcdError):
+            self._promotions_refused[outcome.text] += 1
+        else:
+            self._promoted_count += 1
+
+    def _samples(self) -> list[Sample]:
+        return [
+            Sample("etcd_server_learner_promote_successes", self._promoted_count),
+            *(
+                Sample("etcd_server_learner_promote_failures", count, (reason,))
+                for reason, count in self._promotions_refused.items()
+            ),
+        ]
 
     def _promote_there(self, asked: PromoteMember, deadline_s: float) -> None:
         def with_answer(answer: object) -> None:

@@ -34,9 +34,10 @@ from actors.messages.raft import CarryMessages, SnapshotStatus, Step, Unreachabl
 from actors.messages.serve import Answered, Drain, Open, Renewed
 from actors.messages.worker import Work
 from core.errors import EtcdError, NotLeader
-from core.metrics import Histogram, Sample, exponential
+from core.metrics import SYNC_BOUNDS_S, TRANSFER_BOUNDS_S, Histogram, Sample, exponential
 from core.mvcc.hashing import hash_kv
 from core.raft.messages import MessageType
+from core.transfers import Transfers
 from net.rafthttp.client import PeerUnreachable
 from net.rafthttp.links import Links, Surroundings
 from net.rafthttp.messages import EntryEncoder, encode_message
@@ -132,6 +133,10 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         self._membership: Address[PromoteMember] | None = None
         self._observers: list[Address[ActivityIs]] = []
         self._round_trips: dict[MemberId, Histogram] = {}
+        self._sent = Transfers("send")
+        self._received = Transfers("receive")
+        self._keep_times = Histogram(SYNC_BOUNDS_S)
+        self._save_times = Histogram(TRANSFER_BOUNDS_S)
         self._untaken = 0
         self._paused = False
         self._answers: dict[int, Callable[..., None]] = {}
@@ -213,7 +218,12 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
 
     def _samples(self) -> list[Sample]:
         local = f"{self._identity.member_id:x}"
-        samples = []
+        samples = [
+            *self._sent.samples(),
+            *self._received.samples(),
+            Sample("etcd_snap_db_fsync_duration_seconds", self._keep_times.distribution()),
+            Sample("etcd_snap_db_save_total_duration_seconds", self._save_times.distribution()),
+        ]
         for member, peer in self._links.peers.items():
             remote = f"{member:x}"
             samples += [
@@ -221,6 +231,8 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
                 Sample("etcd_network_known_peers", 1, (local, remote)),
                 Sample("etcd_network_disconnected_peers_total", peer.disconnect_count, (local, remote)),
                 Sample("etcd_network_peer_sent_bytes_total", peer.sent_bytes, (remote,)),
+                Sample("etcd_network_peer_received_bytes_total", peer.received_bytes, (remote,)),
+                Sample("etcd_network_peer_received_failures_total", peer.received_failure_count, (remote,)),
                 Sample("etcd_network_peer_sent_failures_total", peer.failure_count, (remote,)),
             ]
             if member in self._round_trips:
@@ -232,15 +244,29 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         """See LinkListener."""
         assert message.snapshot is not None, "checked where it was read"
         self._incoming_count += 1
-        return IncomingFile(self._snap_folder, message.snapshot.metadata.index, self._incoming_count)
+        file = IncomingFile(self._snap_folder, message.snapshot.metadata.index, self._incoming_count)
+        sender, started_s = message.sender, self._clock.monotonic_s()
+        self._received.began(sender)
+
+        def ended(well: bool) -> None:
+            taken_s = self._clock.monotonic_s() - started_s
+            self._received.ended(sender, taken_s, well=well)
+            if well:
+                self._save_times.observe(taken_s)
+
+        return _Receiving(file, ended)
 
     def snapshot_arrived(self, message: Message, sink: Sink, upload: SnapshotUpload) -> None:
         """See LinkListener."""
         assert message.snapshot is not None, "checked where it was read"
-        assert isinstance(sink, IncomingFile), "from open_sink"
+        assert isinstance(sink, _Receiving), "from open_sink"
         index = message.snapshot.metadata.index
+        came_s = self._clock.monotonic_s()
 
         def with_verdict(fault: object) -> None:
+            sink.ended(not fault)
+            if not fault:
+                self._keep_times.observe(self._clock.monotonic_s() - came_s)
             if fault:
                 self._logger.error("refused a snapshot", index=index, peer_id=f"{message.sender:x}", reason=str(fault))
                 upload.answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(fault))
@@ -249,7 +275,7 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
             self._raft.tell(Step((message,)))
             upload.answer(HTTPStatus.NO_CONTENT, "")
 
-        self._worker.tell(Work(self._token(with_verdict), partial(kept, sink), self.actor_ref))
+        self._worker.tell(Work(self._token(with_verdict), partial(kept, sink.file), self.actor_ref))
 
     # -- what pages ask ----------------------------------------------------------------------------------------------
 
@@ -318,16 +344,19 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
     async def _send_snapshot(self, message: Message) -> None:
         """Send *message* with the store as it is now, which stands at its index or later; tell raft how that went."""
         started_s = self._clock.monotonic_s()
+        self._sent.began(message.to)
         log = self._logger.bind(peer_id=f"{message.to:x}")
         try:
             index, size_bytes = await self._transfer(message)
         except (PeerUnreachable, OSError) as error:
+            self._sent.ended(message.to, self._clock.monotonic_s() - started_s, well=False)
             log.warning("could not send a snapshot", reason=str(error))
             failed = SnapshotStatus(message.to, ok=False)
             asyncio.get_running_loop().call_later(SNAPSHOT_RETRY_S, self._raft.tell, failed)
         else:
-            took_s = round(self._clock.monotonic_s() - started_s, 3)
-            log.info("sent a snapshot", index=index, size_bytes=size_bytes, took_s=took_s)
+            taken_s = self._clock.monotonic_s() - started_s
+            self._sent.ended(message.to, taken_s, well=True)
+            log.info("sent a snapshot", index=index, size_bytes=size_bytes, took_s=round(taken_s, 3))
             self._raft.tell(SnapshotStatus(message.to, ok=True))
 
     async def _transfer(self, message: Message) -> tuple[int, int]:
@@ -429,6 +458,22 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         await self._engine.drain(message.timeout_s)
         await self._engine.close()
         message.after.send()
+
+
+class _Receiving:
+    """The Sink of a snapshot that comes, which tells how that went."""
+
+    def __init__(self, file: IncomingFile, ended: Callable[[bool], None]) -> None:
+        """Tell *ended* whether it went well."""
+        self.file = file
+        self.ended = ended
+        self.write = file.write
+        self.finish = file.finish
+
+    def discard(self) -> None:
+        """See Sink."""
+        self.file.discard()
+        self.ended(False)
 
 
 def resolve(future: asyncio.Future[Any], outcome: object) -> None:

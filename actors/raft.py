@@ -75,6 +75,10 @@ class _Drain:
     """A note to self: everything before me has been stepped."""
 
 
+TICK_S = 0.1
+"""How often a tick comes by default."""
+
+
 @final
 class RaftActor(NodeActor[RaftMessage | _Drain]):
     """Drives the raft core.
@@ -92,8 +96,12 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         catch_up_entries: int,
         first_read_context: int,
         logger: structlog.stdlib.BoundLogger,
+        tick_s: float = TICK_S,
     ) -> None:
-        """*first_read_context* must lie beyond all that this member has used: an old answer must name no new read."""
+        """*first_read_context* must lie beyond all that this member has used: an old answer must name no new read.
+
+        *tick_s* is how often a tick should come.
+        """
         super().__init__(home)
         self._node = node
         self._wal = wal
@@ -112,6 +120,9 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         self._observers: list[Address[RoleIs]] = []
         self._last_leader = MemberId(0)
         self._leader_changes = 0
+        self._tick_s = tick_s
+        self._ticked_s = 0.0
+        self._late_count = 0
         self._role = RoleIs(node.term, MemberId(0), is_leader=False)
 
     def setup(self) -> None:
@@ -142,6 +153,7 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
             case Applied():
                 self._applied(message.index)
             case Tick():
+                self._count_late(message.now_s)
                 self._node.tick()
             case ProposeConfChange():
                 if not self._node.propose_conf_change(message.data).accepted:
@@ -175,6 +187,12 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
                 message.observer.tell(self._role)
                 return
         self._mark()
+
+    def _count_late(self, now_s: float) -> None:
+        # A leader beats with its ticks: one that comes late makes followers doubt it.
+        if self._node.role is Role.LEADER and self._ticked_s and now_s - self._ticked_s > 2 * self._tick_s:
+            self._late_count += 1
+        self._ticked_s = now_s
 
     def _mark(self) -> None:
         if self._marked:
@@ -306,6 +324,7 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
             Sample("etcd_server_is_learner", int(node.id in node.conf_state.learners)),
             Sample("etcd_server_leader_changes_seen_total", self._leader_changes),
             Sample("etcd_server_proposals_committed_total", node.commit),
+            Sample("etcd_server_heartbeat_send_failures_total", self._late_count),
         ]
 
     def _log_event(self, event: RaftEvent) -> None:

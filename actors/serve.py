@@ -68,7 +68,7 @@ from services.grpc_metrics import samples as grpc_samples
 from services.identity import certified_name, refuse, token_in
 from services.routes import client_routes
 from services.standing import needs_leader
-from services.timing import Times
+from services.timing import LongTimes, Times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -220,6 +220,8 @@ class ServeActor(NodeActor[ServeMessage]):
         self._profiler = profiler
         self._additions = additions
         self._times: Times | None = None
+        self._long_times: LongTimes
+        self._long_reads = 0
         self._failed_count = self._slow_rounds = self._failed_rounds = 0
         self._tokens_waiting: list[tuple[float, Context, Callable[[Identity], None], Callable[[EtcdError], None]]] = []
         self._tokens_tick_s = 0.0
@@ -253,6 +255,8 @@ class ServeActor(NodeActor[ServeMessage]):
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
         routes = self._additions.routes(self, client_routes(self))
+        self._long_times = LongTimes(self._loop.time)
+        routes = self._long_times.timed(routes)
         if self._http.timed:
             self._times = Times(self._loop.time)
             routes = self._times.timed(routes)
@@ -552,12 +556,14 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
 
         def answer(outcome: object) -> None:
+            self._long_reads -= 1
             if isinstance(outcome, EtcdError):
                 call.fail(status_of(outcome))
             else:
                 assert isinstance(outcome, bytes), type(outcome)
                 call.reply(outcome)
 
+        self._long_reads += 1
         self._worker.tell(Work(self._token(answer), job, self.actor_ref))
 
     def make_lease_id(self) -> LeaseId:
@@ -615,6 +621,8 @@ class ServeActor(NodeActor[ServeMessage]):
             *grpc_samples(self._routes),
             *(() if self._times is None else self._times.samples()),
             *self._pages.samples(),
+            *self._long_times.samples(),
+            Sample("etcd_mvcc_db_open_read_transactions", len(self._exports) + self._long_reads),
             Sample("etcd_server_proposals_pending", len(self._waiting)),
             Sample("etcd_server_proposals_failed_total", self._failed_count),
             Sample("etcd_server_slow_read_indexes_total", self._slow_rounds),
@@ -669,11 +677,13 @@ class ServeActor(NodeActor[ServeMessage]):
 
     def close_export(self, export: Export, error: str) -> None:
         """See Node."""
-        took_s = round(self._loop.time() - self._exports.pop(export), 3)
+        taken_s = self._loop.time() - self._exports.pop(export)
+        took_s = round(taken_s, 3)
         self.work_on_export(export.close, lambda _: None)
         if error:
             self._logger.warning("failed to send database snapshot to client", error=error, took_s=took_s)
         else:
+            self._long_times.export.observe(taken_s)
             self._logger.info(
                 "successfully sent database snapshot to client", size_bytes=export.size_bytes, took_s=took_s
             )

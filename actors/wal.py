@@ -27,7 +27,6 @@ from actors.messages.wal import Append, ObserveSpace, SaveSnapshot, WalMessage
 from actors.messages.worker import Work
 from core.errors import NoSpace
 from core.metrics import SYNC_BOUNDS_S, Histogram, Sample
-from core.raft.messages import Snapshot
 from wal.errors import DiskFull
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from actors.address import Address, AnyDelivery
     from core.clock import Clock
-    from core.raft.messages import Entry, HardState
+    from core.raft.messages import Entry, HardState, Snapshot
     from wal.log import WriteAheadLog
     from wal.snapshots import Snapshots
 
@@ -133,6 +132,7 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         self._written_bytes = 0
         self._write_times = Histogram(SYNC_BOUNDS_S)
         self._sync_times = Histogram(SYNC_BOUNDS_S)
+        self._save_times = Histogram(SYNC_BOUNDS_S)
 
     def handle(self, message: WalMessage | Answered | _Flush) -> None:
         """Take one message."""
@@ -251,16 +251,20 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             Sample("etcd_disk_wal_write_bytes_total", self._written_bytes),
             Sample("etcd_disk_wal_write_duration_seconds", self._write_times.distribution()),
             Sample("etcd_disk_wal_fsync_duration_seconds", self._sync_times.distribution()),
+            Sample("etcd_snap_fsync_duration_seconds", self._save_times.distribution()),
+            Sample("etcd_debugging_snap_save_total_duration_seconds", self._save_times.distribution()),
         ]
 
-    def _save_file(self, snapshot: Snapshot) -> Snapshot | DiskFull:
-        """Write a snapshot's file, on the syncer's thread."""
+    def _save_file(self, snapshot: Snapshot) -> tuple[Snapshot, float] | DiskFull:
+        """Write a snapshot's file, on the syncer's thread; return how long that took, too, in seconds."""
+        started_s = self._clock.monotonic_s()
         try:
             self._snapshots.save(snapshot)
+            took_s = self._clock.monotonic_s() - started_s
             self._snapshots.purge()
         except DiskFull as error:
             return error
-        return snapshot
+        return snapshot, took_s
 
     def _note_snapshot(self, outcome: object) -> None:
         if isinstance(outcome, DiskFull):
@@ -270,10 +274,12 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             self._saving_installing = False
             return
         # The file comes before its record: a record that names a file promises that it is there.
-        assert isinstance(outcome, Snapshot), outcome
-        if outcome is self._installing:
+        assert isinstance(outcome, tuple), outcome
+        snapshot, took_s = outcome
+        self._save_times.observe(took_s)
+        if snapshot is self._installing:
             self._saving_installing = False
-        self._to_note = outcome
+        self._to_note = snapshot
         self._flush()
 
     def _write_snapshot_record(self, snapshot: Snapshot) -> None:

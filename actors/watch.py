@@ -25,14 +25,14 @@ from actors.messages.watch import (
 from core.auth.permissions import READ
 from core.auth.rules import NO_RULES, Identity, Rules
 from core.errors import EtcdError
-from core.metrics import Sample
+from core.metrics import SYNC_BOUNDS_S, Histogram, Sample
 from core.mvcc.watch_hub import WatchHub
 from core.mvcc.watch_streams import StreamId, WatchCreate
 from proto.rpc_pb2 import WatchRequest
 from services.errors import go_text, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from random import Random
 
     from actors.address import Address
@@ -87,6 +87,10 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
         self._catching_up = False
         self._changed: Changed | None = None
         self._rules = NO_RULES
+        self._control_times = Histogram(SYNC_BOUNDS_S)
+        self._progress_times = Histogram(SYNC_BOUNDS_S)
+        self._event_times = Histogram(SYNC_BOUNDS_S)
+        self._per_event_times = Histogram(SYNC_BOUNDS_S)
 
     def setup(self) -> None:
         """Ask to be told what changes; the answer comes before any other message of interest."""
@@ -104,12 +108,14 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
             case Changed():
                 self._changed = message
                 if message.revisions:
-                    self._send(hub.notify(message.revisions))
+                    self._send_events(message.revisions)
             case Restored():
                 self._changed = Changed((), message.view, message.term)
                 hub.restored(message.view.revision)
             case WatchRequested():
+                started_s = self._clock.monotonic_s()
                 self._request(message)
+                self._control_times.observe(self._clock.monotonic_s() - started_s)
             case _CatchUp():
                 self._catching_up = False
                 self._send(hub.catch_up(History(self._changed.view), watchers_max=WATCHERS_PER_ROUND_MAX))
@@ -126,12 +132,23 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
                 self._listeners.pop(message.stream, None)
                 hub.close_stream(message.stream)
             case Tick():
-                self._send(hub.tick(message.now_s))
+                started_s = self._clock.monotonic_s()
+                if self._send(hub.tick(message.now_s)):
+                    self._progress_times.observe(self._clock.monotonic_s() - started_s)
             case Measure():
                 message.answer_to.tell(Measured(message.round, self._samples()))
         if hub.unsynced_count and not self._catching_up:
             self._catching_up = True
             self.actor_ref.tell(_CatchUp())
+
+    def _send_events(self, revisions: Sequence[Revised]) -> None:
+        before, started_s = self._hub.event_count, self._clock.monotonic_s()
+        self._send(self._hub.notify(revisions))
+        sent = self._hub.event_count - before
+        if sent:
+            took_s = self._clock.monotonic_s() - started_s
+            self._event_times.observe(took_s)
+            self._per_event_times.observe(took_s / sent)
 
     def _samples(self) -> list[Sample]:
         hub = self._hub
@@ -141,6 +158,18 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
             Sample("etcd_debugging_mvcc_watcher_total", watchers),
             Sample("etcd_debugging_mvcc_slow_watcher_total", watchers - hub.synced_count),
             Sample("etcd_debugging_mvcc_events_total", hub.event_count),
+            *(
+                Sample(family, times.distribution())
+                for family, times in (
+                    ("etcd_debugging_server_watch_send_loop_control_stream_duration_seconds", self._control_times),
+                    ("etcd_debugging_server_watch_send_loop_progress_duration_seconds", self._progress_times),
+                    ("etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds", self._event_times),
+                    (
+                        "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+                        self._per_event_times,
+                    ),
+                )
+            ),
             Sample("etcd_debugging_mvcc_pending_events_total", 0),  # none is kept for a slow watcher: it reads history
         ]
 
@@ -185,12 +214,14 @@ class WatchActor(NodeActor[WatchMessage | _CatchUp]):
     def _why_not(self, watcher: Watcher) -> str:
         return why_not(self._rules, watcher.user, watcher.key, watcher.range_end)
 
-    def _send(self, frames: Iterable[Frame]) -> None:
+    def _send(self, frames: Iterable[Frame]) -> bool:
+        """Send *frames* to their listeners; return whether there were any."""
         by_listener: dict[Address[WatchFrames], list[tuple[StreamId, bytes]]] = {}
         for stream, encoded in frames:
             by_listener.setdefault(self._listeners[stream], []).append((stream, encoded))
         for listener, listed in by_listener.items():
             listener.tell(WatchFrames(listed))
+        return bool(by_listener)
 
 
 class History:

@@ -247,6 +247,7 @@ def assemble(config: Config, booted: Booted, outside: Outside, extensions: Seque
         consensus.watch,
         consensus.lease,
         consensus.peers,
+        consensus.membership,
         *clients,
     ]
     for source in sources:
@@ -315,6 +316,7 @@ def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids,
         config.member.snapshot_catchup_entries,
         ids.now_ms << READS_PER_MS_BITS,
         outside.log_of("raft"),
+        tick_s=config.member.heartbeat_interval_ms / 1000.0,
     )
     watch = host.spawn(
         shared,

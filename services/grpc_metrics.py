@@ -20,6 +20,12 @@ GO_CODES: Final = {
 """As Go names them; OK is its own name."""
 GO_CODES[Code.OK] = "OK"
 
+STREAM_APIS: Final = {"/etcdserverpb.Watch/Watch": "watch", "/etcdserverpb.Lease/LeaseKeepAlive": "lease-keepalive"}
+"""Streams whose failures are counted, under the names that etcd has for them."""
+
+ORDERLY_ENDS: Final = frozenset((Code.OK, Code.CANCELLED, Code.DEADLINE_EXCEEDED))
+"""How streams end whose client has had enough."""
+
 PRESET_PREFIX: Final = "/etcdserverpb."
 """Methods of these services are shown before they are called."""
 
@@ -68,6 +74,13 @@ def samples(routes: Routes) -> list[Sample]:
         sent_bytes += tally.sent_bytes
         if path == "/etcdserverpb.KV/Range":
             ranges += ends[Code.OK]
+    failures = dict.fromkeys(STREAM_APIS.values(), 0)
+    for (path, _), tally in routes.tallies.counts.items():
+        if path in STREAM_APIS:
+            failures[STREAM_APIS[path]] += sum(n for code, n in tally.ended.items() if code not in ORDERLY_ENDS)
+    found += [
+        Sample("etcd_network_server_stream_failures_total", count, ("receive", api)) for api, count in failures.items()
+    ]
     return [
         *found,
         Sample("etcd_network_client_grpc_received_bytes_total", received_bytes),

@@ -37,12 +37,22 @@ FAMILIES: dict[str, Family] = {
         "gauge", "The version that the members have agreed on; always 1.", ("cluster_version",)
     ),
     "etcd_debugging_auth_revision": Family("gauge", "Revision of the users, roles and permissions."),
+    "etcd_debugging_disk_backend_commit_rebalance_duration_seconds": Family(
+        "histogram", "Of a store that is a tree of pages, which this is not."
+    ),
+    "etcd_debugging_disk_backend_commit_spill_duration_seconds": Family(
+        "histogram", "Of a store that is a tree of pages, which this is not."
+    ),
+    "etcd_debugging_disk_backend_commit_write_duration_seconds": Family(
+        "histogram", "Time to write a batch of applied entries into the store."
+    ),
     "etcd_debugging_lease_granted_total": Family("counter", "Leases granted since the start."),
     "etcd_debugging_lease_renewed_total": Family("counter", "Renewals of leases by this member as their primary."),
     "etcd_debugging_lease_revoked_total": Family("counter", "Leases revoked since the start."),
     "etcd_debugging_lease_ttl_total": Family("histogram", "Times to live of the leases that were granted, in seconds."),
     "etcd_debugging_mvcc_compact_revision": Family("gauge", "Revision of the last compaction."),
     "etcd_debugging_mvcc_current_revision": Family("gauge", "Revision of the store."),
+    "etcd_debugging_mvcc_db_compaction_keys_total": Family("counter", "Revisions that compactions have removed."),
     "etcd_debugging_mvcc_db_compaction_last": Family(
         "gauge", "When the last compaction ended, in Unix seconds; 0 after a start."
     ),
@@ -51,6 +61,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds": Family("histogram", "Time of whole compactions."),
     "etcd_debugging_mvcc_events_total": Family("counter", "Events sent to watchers."),
+    "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds": Family(
+        "histogram", "Of an index apart from the store, which there is not."
+    ),
     "etcd_debugging_mvcc_keys_total": Family("gauge", "Live keys."),
     "etcd_debugging_mvcc_pending_events_total": Family(
         "gauge", "Events kept for slow watchers: none, they read history."
@@ -68,12 +81,47 @@ FAMILIES: dict[str, Family] = {
         "gauge", "Alarms that are active, by member; always 1.", ("server_id", "alarm_type")
     ),
     "etcd_debugging_server_lease_expired_total": Family("counter", "Leases found expired."),
+    "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds": Family(
+        "histogram", "Time for one request of a watch stream."
+    ),
+    "etcd_debugging_server_watch_send_loop_progress_duration_seconds": Family(
+        "histogram", "Time for the progress messages of one moment."
+    ),
+    "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds": Family(
+        "histogram", "Time for a batch of events, for each event sent."
+    ),
+    "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds": Family(
+        "histogram", "Time for a batch of events, to all who watch them."
+    ),
+    "etcd_debugging_snap_save_marshalling_duration_seconds": Family(
+        "histogram", "Of putting a raft snapshot's file together, which takes no time here."
+    ),
+    "etcd_debugging_snap_save_total_duration_seconds": Family(
+        "histogram", "Time to write the file of a raft snapshot durably."
+    ),
     "etcd_debugging_store_expires_total": Family("counter", "Of the store behind API 2, which there is not."),
+    "etcd_debugging_store_reads_failed_total": Family(
+        "counter", "Of the store behind API 2, which there is not.", ("action",)
+    ),
+    "etcd_debugging_store_reads_total": Family(
+        "counter", "Of the store behind API 2, which there is not.", ("action",)
+    ),
     "etcd_debugging_store_watch_requests_total": Family("counter", "Of the store behind API 2, which there is not."),
     "etcd_debugging_store_watchers": Family("gauge", "Of the store behind API 2, which there is not."),
+    "etcd_debugging_store_writes_failed_total": Family(
+        "counter", "Of the store behind API 2, which there is not.", ("action",)
+    ),
+    "etcd_debugging_store_writes_total": Family(
+        "counter", "Of the store behind API 2, which there is not.", ("action",)
+    ),
     "etcd_disk_backend_commit_duration_seconds": Family(
         "histogram", "Time to write a batch of applied entries into the store."
     ),
+    "etcd_disk_backend_defrag_duration_seconds": Family("histogram", "Time of defragmentations."),
+    "etcd_disk_backend_snapshot_duration_seconds": Family(
+        "histogram", "Time to make and send a snapshot of the store to a client."
+    ),
+    "etcd_disk_defrag_inflight": Family("gauge", "Defragmentations that run."),
     "etcd_disk_wal_fsync_duration_seconds": Family("histogram", "Time to make the log durable."),
     "etcd_disk_wal_write_bytes_total": Family("gauge", "Bytes written to the log."),
     "etcd_disk_wal_write_duration_seconds": Family("histogram", "Time to write to the log, without making it durable."),
@@ -82,9 +130,12 @@ FAMILIES: dict[str, Family] = {
     "etcd_grpc_proxy_cache_misses_total": Family("gauge", "Of the gRPC proxy, which this is not."),
     "etcd_grpc_proxy_events_coalescing_total": Family("counter", "Of the gRPC proxy, which this is not."),
     "etcd_grpc_proxy_watchers_coalescing_total": Family("gauge", "Of the gRPC proxy, which this is not."),
+    "etcd_mvcc_db_open_read_transactions": Family("gauge", "Long reads and snapshots that run beside the traffic."),
     "etcd_mvcc_db_total_size_in_bytes": Family("gauge", "Bytes that the store's files take."),
     "etcd_mvcc_db_total_size_in_use_in_bytes": Family("gauge", "Bytes of the store's files that hold data."),
     "etcd_mvcc_delete_total": Family("counter", "Keys deleted."),
+    "etcd_mvcc_hash_duration_seconds": Family("histogram", "Time to hash the whole store."),
+    "etcd_mvcc_hash_rev_duration_seconds": Family("histogram", "Time to hash the keys at a revision."),
     "etcd_mvcc_put_total": Family("counter", "Keys put."),
     "etcd_mvcc_range_total": Family("counter", "Ranges read by clients."),
     "etcd_mvcc_txn_total": Family("counter", "Transactions with more than one change."),
@@ -95,9 +146,35 @@ FAMILIES: dict[str, Family] = {
         "counter", "How often the connection to a member was lost.", ("Local", "Remote")
     ),
     "etcd_network_known_peers": Family("gauge", "The other members; always 1.", ("Local", "Remote")),
+    "etcd_network_peer_received_bytes_total": Family("counter", "Bytes of raft's messages from a member.", ("From",)),
+    "etcd_network_peer_received_failures_total": Family(
+        "counter", "How often the stream from a member broke off.", ("From",)
+    ),
     "etcd_network_peer_round_trip_time_seconds": Family("histogram", "How long probes of a member took.", ("To",)),
     "etcd_network_peer_sent_bytes_total": Family("counter", "Bytes of raft's messages to a member.", ("To",)),
     "etcd_network_peer_sent_failures_total": Family("counter", "Losses of messages to a member.", ("To",)),
+    "etcd_network_server_stream_failures_total": Family(
+        "counter", "Streams of clients that ended with an error.", ("Type", "API")
+    ),
+    "etcd_network_snapshot_receive_failures": Family(
+        "counter", "Snapshots from a member that did not arrive whole.", ("From",)
+    ),
+    "etcd_network_snapshot_receive_inflights_total": Family(
+        "gauge", "Snapshots that are coming from a member.", ("From",)
+    ),
+    "etcd_network_snapshot_receive_success": Family("counter", "Snapshots that came from a member.", ("From",)),
+    "etcd_network_snapshot_receive_total_duration_seconds": Family(
+        "histogram", "Time that snapshots from a member took.", ("From",)
+    ),
+    "etcd_network_snapshot_send_failures": Family("counter", "Snapshots that could not be sent to a member.", ("To",)),
+    "etcd_network_snapshot_send_inflights_total": Family("gauge", "Snapshots that are going to a member.", ("To",)),
+    "etcd_network_snapshot_send_success": Family("counter", "Snapshots sent to a member.", ("To",)),
+    "etcd_network_snapshot_send_total_duration_seconds": Family(
+        "histogram", "Time that snapshots to a member took.", ("To",)
+    ),
+    "etcd_server_apply_duration_seconds": Family(
+        "histogram", "Time to apply an entry, as its share of the batch that it came in.", ("version", "op", "success")
+    ),
     "etcd_server_client_requests_total": Family(
         "counter", "Calls by kind and by the version that the client tells.", ("type", "client_api_version")
     ),
@@ -114,10 +191,17 @@ FAMILIES: dict[str, Family] = {
     "etcd_server_healthchecks_total": Family(
         "counter", "How the checks of /livez and /readyz went so far.", ("type", "name", "status")
     ),
+    "etcd_server_heartbeat_send_failures_total": Family(
+        "counter", "Heartbeats of this leader that were late by more than an interval."
+    ),
     "etcd_server_id": Family("gauge", "This member's id, in hexadecimal; always 1.", ("server_id",)),
     "etcd_server_is_leader": Family("gauge", "Whether this member leads."),
     "etcd_server_is_learner": Family("gauge", "Whether this member is a learner."),
     "etcd_server_leader_changes_seen_total": Family("counter", "How often a new leader was seen."),
+    "etcd_server_learner_promote_failures": Family(
+        "counter", "Learners that were not promoted, by the reason.", ("Reason",)
+    ),
+    "etcd_server_learner_promote_successes": Family("counter", "Learners that were promoted while this member led."),
     "etcd_server_proposals_applied_total": Family("gauge", "Index of the last entry that was applied."),
     "etcd_server_proposals_committed_total": Family("gauge", "Index of the last entry that was committed."),
     "etcd_server_proposals_failed_total": Family(
@@ -132,6 +216,13 @@ FAMILIES: dict[str, Family] = {
         "gauge", "Whether a snapshot is being put into the store's place."
     ),
     "etcd_server_version": Family("gauge", "The version of the server; always 1.", ("server_version",)),
+    "etcd_snap_db_fsync_duration_seconds": Family(
+        "histogram", "Time to check a snapshot that has come and make it durable."
+    ),
+    "etcd_snap_db_save_total_duration_seconds": Family(
+        "histogram", "Time from the first byte of a snapshot that comes until it is durable."
+    ),
+    "etcd_snap_fsync_duration_seconds": Family("histogram", "Time to write the file of a raft snapshot durably."),
     "grpc_server_handled_total": Family(
         "counter", "Calls ended, by code.", ("grpc_type", "grpc_service", "grpc_method", "grpc_code")
     ),
@@ -145,4 +236,9 @@ FAMILIES: dict[str, Family] = {
     "grpc_server_started_total": Family("counter", "Calls begun.", ("grpc_type", "grpc_service", "grpc_method")),
     "os_fd_limit": Family("gauge", "File descriptors that the process may have open."),
     "os_fd_used": Family("gauge", "File descriptors that the process has open."),
+    "process_virtual_memory_max_bytes": Family("gauge", "How much address space the process may have."),
+    "promhttp_metric_handler_requests_in_flight": Family("gauge", "Requests for this page that are under way."),
+    "promhttp_metric_handler_requests_total": Family(
+        "counter", "Requests for this page by the status of the answer.", ("code",)
+    ),
 }

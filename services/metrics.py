@@ -18,15 +18,14 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from core.metrics import Distribution
+from core.metrics import Distribution, Sample
 from services.metric_families import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
-    from core.metrics import Sample
     from net.rpc import HttpRequest, HttpResponder, Status
     from services.metric_families import Family
     from services.node import Node
@@ -47,26 +46,47 @@ class MetricsPage:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._answered = dict.fromkeys((200, 500, 503), 0)
+        self._under_way = 0
 
     def handle(self, request: HttpRequest, responder: HttpResponder) -> None:
         """Gather, write, answer."""
+        self._under_way += 1
         self._node.gather(partial(self._write, request, responder))
+
+    def samples(self) -> list[Sample]:
+        """Return how often this page was asked for."""
+        return [
+            Sample("promhttp_metric_handler_requests_in_flight", self._under_way),
+            *(
+                Sample("promhttp_metric_handler_requests_total", count, (str(status),))
+                for status, count in self._answered.items()
+            ),
+        ]
+
+    def _count(self, status: int) -> None:
+        self._under_way -= 1
+        self._answered[status] += 1
 
     def _write(self, request: HttpRequest, responder: HttpResponder, samples: Sequence[Sample]) -> None:
         if responder.done:
+            self._under_way -= 1
             return
         accept = request.headers.get("accept", "")
         zipped = "gzip" in request.headers.get("accept-encoding", "")
         _, content_type = choose_encoder(accept)
-        answer = _PageAnswer(responder, content_type, zipped=zipped)
+        answer = _PageAnswer(responder, content_type, self._count, zipped=zipped)
         self._node.work(answer, partial(exposition, samples, accept, zipped=zipped))
 
 
 class _PageAnswer:
     """What the worker's result is given to."""
 
-    def __init__(self, responder: HttpResponder, content_type: str, *, zipped: bool) -> None:
+    def __init__(
+        self, responder: HttpResponder, content_type: str, count: Callable[[int], None], *, zipped: bool
+    ) -> None:
         self._responder = responder
+        self._count = count
         self._headers = [("content-type", content_type)]
         if zipped:
             self._headers.append(("content-encoding", "gzip"))
@@ -78,10 +98,12 @@ class _PageAnswer:
 
     def reply(self, body: bytes) -> None:
         """See Answerable."""
+        self._count(200)
         self._responder.reply(200, self._headers, body)
 
     def fail(self, status: Status) -> None:
         """See Answerable."""
+        self._count(500)
         self._responder.reply(500, [("content-type", "text/plain; charset=utf-8")], status.message.encode())
 
 

@@ -41,7 +41,7 @@ class StatusPages:
         self._node = node
         self._successes = 0
         self._failures = 0
-        self._metrics = MetricsPage(node).handle
+        self._metrics = MetricsPage(node)
         self._checks = (HealthPage(node, "livez"), HealthPage(node, "readyz"))
         self._pages: dict[str, Page] = {"/health": self._health}
         for checks in self._checks:
@@ -54,7 +54,7 @@ class StatusPages:
     def handle(self, request: HttpRequest, responder: HttpResponder) -> None:
         """Answer one request (an HttpHandler)."""
         if request.path == "/metrics":
-            self._metrics(request, responder)
+            self._metrics.handle(request, responder)
             return
         page = self._pages.get(request.path)
         if page is None and self._debug is not None:
@@ -69,6 +69,7 @@ class StatusPages:
     def samples(self) -> list[Sample]:
         """Return how the health pages went so far."""
         return [
+            *self._metrics.samples(),
             Sample("etcd_server_health_success", self._successes),
             Sample("etcd_server_health_failures", self._failures),
             *(sample for checks in self._checks for sample in checks.samples()),

@@ -1,13 +1,14 @@
-"""How long calls take, method by method: for listeners of which detailed metrics are asked.
+"""How long calls take: the rare and long ones always, all of them where detailed metrics are asked for.
 
-Each call then goes through an object of its own, which is why it is an option.  A stream takes as long as it is open.
+A call that is timed goes through an object of its own, which is why that is an option.  A stream takes as long as it
+is open.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core.metrics import Histogram, Sample
+from core.metrics import DEFRAG_BOUNDS_S, EXPORT_BOUNDS_S, HASH_BOUNDS_S, Histogram, Sample
 from net.rpc import Routes
 from services.grpc_metrics import kind_of
 from services.identity import ForwardedCall
@@ -19,6 +20,82 @@ if TYPE_CHECKING:
 
 BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Prometheus' default bounds, which etcd's dashboards expect."""
+
+
+class LongTimes:
+    """How long the calls took that read or move the whole store, on one listener."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        """*now_s* gives monotonic seconds."""
+        self._now_s = now_s
+        self._hash = Histogram(HASH_BOUNDS_S)
+        self._hash_kv = Histogram(HASH_BOUNDS_S)
+        self._defragment = Histogram(DEFRAG_BOUNDS_S)
+        self._defragmenting = 0
+        self.export = Histogram(EXPORT_BOUNDS_S)
+
+    def timed(self, routes: Routes) -> Routes:
+        """Return *routes*, of which those calls are timed."""
+        timed = {
+            "/etcdserverpb.Maintenance/Hash": self._hash,
+            "/etcdserverpb.Maintenance/HashKV": self._hash_kv,
+            "/etcdserverpb.Maintenance/Defragment": self._defragment,
+        }
+        unary = {path: self._unary(routes.unary[path], histogram) for path, histogram in timed.items()}
+        return Routes({**routes.unary, **unary}, routes.streams, routes.tallies)
+
+    def samples(self) -> list[Sample]:
+        """Return what was measured so far."""
+        return [
+            Sample("etcd_mvcc_hash_duration_seconds", self._hash.distribution()),
+            Sample("etcd_mvcc_hash_rev_duration_seconds", self._hash_kv.distribution()),
+            Sample("etcd_disk_backend_defrag_duration_seconds", self._defragment.distribution()),
+            Sample("etcd_disk_defrag_inflight", self._defragmenting),
+            Sample("etcd_disk_backend_snapshot_duration_seconds", self.export.distribution()),
+        ]
+
+    def _unary(self, method: UnaryMethod, histogram: Histogram) -> UnaryMethod:
+        def timed(call: Call, payload: bytes) -> None:
+            method(_LongCall(call, self, histogram), payload)
+
+        return timed
+
+    def began(self, histogram: Histogram) -> float:
+        """Note that a call has begun; return when."""
+        self._defragmenting += histogram is self._defragment
+        return self._now_s()
+
+    def ended(self, histogram: Histogram, since_s: float, *, well: bool) -> None:
+        """Note that it has ended; what was refused has taken no time of that kind."""
+        self._defragmenting -= histogram is self._defragment
+        if well:
+            histogram.observe(self._now_s() - since_s)
+
+
+class _LongCall(ForwardedCall):
+    """A call whose work goes on, and is counted, though its client may have left."""
+
+    def __init__(self, call: Call, times: LongTimes, histogram: Histogram) -> None:
+        super().__init__(call)
+        self._times = times
+        self._histogram = histogram
+        self._since_s = times.began(histogram)
+        self._counted = False
+
+    def reply(self, message: bytes) -> None:
+        """See Call."""
+        self._count(well=True)
+        super().reply(message)
+
+    def fail(self, status: Status) -> None:
+        """See Call."""
+        self._count(well=False)
+        super().fail(status)
+
+    def _count(self, *, well: bool) -> None:
+        if not self._counted:
+            self._counted = True
+            self._times.ended(self._histogram, self._since_s, well=well)
 
 
 class Times:

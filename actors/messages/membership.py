@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.common import ActivityIs, ClusterIs, Tick
+from actors.messages.metrics import Measure
 from actors.messages.raft import RoleIs
 from actors.messages.serve import Answered, Completed, Refused
 
@@ -59,4 +60,5 @@ MembershipMessage = (
     | Refused
     | Answered
     | Tick
+    | Measure
 )

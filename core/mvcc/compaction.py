@@ -44,11 +44,13 @@ _WALKED_PER_REMOVED = 4
 class Compaction:
     """The compact revision, and what is left to remove.  Belongs to the store's thread."""
 
-    __slots__ = ("_cursor", "_finished", "_staging", "_targets", "revision")
+    __slots__ = ("_cursor", "_finished", "_staging", "_targets", "removed_count", "revision")
 
     def __init__(self, staging: Staging) -> None:
         """Read the marks; a removal that a crash cut short is taken up again."""
         self._staging = staging
+        self.removed_count = 0
+        """Revisions removed since the start."""
         scheduled = _read_mark(staging, _SCHEDULED)
         self._finished = _read_mark(staging, _FINISHED)
         self.revision = max(scheduled, self._finished)
@@ -87,6 +89,7 @@ class Compaction:
             if removed and len(removed) + len(doomed) > 2 * limit:  # two records a revision
                 break
             removed.update(doomed)
+            self.removed_count += len(doomed) // 2
             self._cursor = at + b"\x00"
         else:
             if next(walk, None) is None:

@@ -229,6 +229,8 @@ class Links:
             self._refuse(responder, HTTPStatus.FORBIDDEN, "cannot process message to mismatch member")
             return
         self._remember_sender(message.sender, request.headers)
+        if message.sender in self._peers:
+            self._peers[message.sender].count_received(len(request.body))
         self._listener.receive(message.sender, (message,))
         responder.reply(204, self.identity.answer_headers(), b"")
 

@@ -65,6 +65,9 @@ class Peer:
         self.failure_count = 0
         """Messages that were dropped or lost on the way, as far as it was noticed."""
         self._sent_bytes = 0
+        self._received_bytes = 0
+        self.received_failure_count = 0
+        """How often what the peer sends broke off."""
         self._links = links
         self._urls = tuple(urls)
         self._url_at = 0
@@ -90,6 +93,15 @@ class Peer:
     def urls(self) -> tuple[str, ...]:
         """Where the member listens."""
         return self._urls
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of messages that the peer has sent."""
+        return self._received_bytes + sum(stream.received_bytes for stream in self._incoming.values())
+
+    def count_received(self, size_bytes: int) -> None:
+        """Count a message that came by itself."""
+        self._received_bytes += size_bytes
 
     @property
     def sent_bytes(self) -> int:
@@ -249,6 +261,7 @@ class Peer:
             await self._stay(kind, stream)
         finally:
             stream.close("this side has ended")
+            self._received_bytes += stream.received_bytes
             del self._incoming[kind]
 
     async def _stay(self, kind: StreamKind, stream: IncomingStream) -> None:
@@ -273,6 +286,7 @@ class Peer:
                 )
                 self._note_activity()
         if opened:
+            self.received_failure_count += 1
             self._links.log.warning(
                 "lost TCP streaming connection with remote peer",
                 stream=kind.value,

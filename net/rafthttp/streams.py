@@ -41,6 +41,7 @@ class IncomingStream(asyncio.Protocol):
         """Why it is closed."""
         self.heard_s = now_s
         """When something came last, on the loop's clock."""
+        self.received_bytes = 0
         self._request = request
         self._decoder = decoder
         self._receive = receive
@@ -89,6 +90,7 @@ class IncomingStream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
         self.heard_s = self._loop.time()
+        self.received_bytes += len(data)
         try:
             body = self._reader.feed(data)
             if not self._reader.status:

@@ -8,7 +8,7 @@ from services.metric_families import FAMILIES
 from tests.tidy.test_layers import modules
 
 COUNTERS = ("core", "services", "actors", "daemon")
-NAME = re.compile(r'"((?:etcd|actcd|grpc_server|os_fd)_[a-z_]+)"')
+NAME = re.compile(r'"((?:etcd|actcd|grpc_server|os_fd|promhttp|process_virtual)_[a-z_]+)"')
 
 
 def test_every_family_is_counted_and_every_count_has_a_family() -> None:
