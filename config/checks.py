@@ -13,14 +13,12 @@ from config.auth import parse_token_options
 from config.durations import format_duration
 from config.faults import BadValue
 from config.gates import GateSwitch, unsupported
+from config.tls import CIPHER_SUITES, TLS_13_SUITES, WEAK_SUITES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from config.urls import Url
-
-BINDABLE_SCHEMES = frozenset({"http"})
-"""What actcd can listen on today."""
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "dpanic", "panic", "fatal")
 _JOURNAL = "systemd/journal"
@@ -28,11 +26,9 @@ _TRACING_RATE_MAX = 1_000_000
 
 
 def bindable(urls: tuple[Url, ...]) -> str | None:
-    """Demand an IP address or localhost, and a scheme that actcd can serve."""
+    """Demand an IP address or localhost, or a unix socket."""
     for url in urls:
-        if url.scheme not in BINDABLE_SCHEMES:
-            return f"actcd does not support listening on {url.scheme} URLs yet: {url}"
-        if url.host != "localhost" and not _is_ip(url.host):
+        if not url.is_unix and url.host != "localhost" and not _is_ip(url.host):
             return f"expected IP in URL for binding ({url})"
     return None
 
@@ -133,6 +129,16 @@ def known_tls_version(value: str) -> str | None:
     if value in {"", "TLS1.2", "TLS1.3"}:
         return None
     return f'unexpected TLS version "{value}" (must be one of: TLS1.2, TLS1.3)'
+
+
+def known_cipher_suites(values: tuple[str, ...]) -> str | None:
+    """Allow what Go knows and OpenSSL has."""
+    for value in values:
+        if value in WEAK_SUITES:
+            return f'the TLS cipher suite "{value}" is too weak to be offered; leave it out'
+        if value not in CIPHER_SUITES and value not in TLS_13_SUITES:
+            return f'unexpected TLS cipher suite "{value}"'
+    return None
 
 
 def exit_on_fallback(value: str) -> str | None:

@@ -14,6 +14,7 @@ from config.compaction import parse_auto_compaction
 from config.faults import BadValue, Fault
 from config.notes import Note
 from config.schema import DEFAULT_NAME, Config
+from config.tls import tls_faults, tls_warnings
 from config.urls import InitialMember, Url
 
 ELECTION_TIMEOUT_MS_MAX = 50_000
@@ -53,6 +54,7 @@ def warnings(config: Config) -> Iterator[Note]:
     if not is_bcrypt_cost(config.auth.bcrypt_cost):
         fields = {"key": "bcrypt-cost", "used": BCRYPT_COST_DEFAULT}
         yield Note("warning", "the cost of hashing passwords is not from 4 to 31; the default is used", fields)
+    yield from tls_warnings(config)
     for unknown in parse_token_options(config.auth.auth_token).unknown:
         yield Note("warning", "an option of auth-token means nothing", {"key": unknown})
     if any(switch.name == "LeaseCheckpoint" for switch in member.feature_gates) and not any(
@@ -94,8 +96,9 @@ def _clustering(config: Config) -> Iterator[Fault]:
 
 
 def _listening(config: Config) -> Iterator[Fault]:
-    shared = set(config.member.listen_client_urls) & set(config.member.listen_client_http_urls)
-    for url in sorted(shared):
+    # One address serves clients with and without TLS, but not gRPC alone and HTTP alone.
+    taken = {url.address for url in config.member.listen_client_urls}
+    for url in (url for url in config.member.listen_client_http_urls if url.address in taken):
         rule = f"cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
         yield Fault("--listen-client-http-urls", str(url), rule)
 
@@ -128,15 +131,7 @@ def _logging(config: Config) -> Iterator[Fault]:
         yield Fault(key, text, "invalid log rotation config: sizes, ages and counts are numbers, the rest booleans")
 
 
-def _tls(config: Config) -> Iterator[Fault]:
-    oldest, newest = config.security.tls_min_version, config.security.tls_max_version
-    if newest and oldest > newest:
-        rule = f"min version ({oldest}) is greater than max version ({newest})"
-        yield Fault("--tls-min-version", oldest, rule)
-    if config.security.cipher_suites and oldest == "TLS1.3":
-        rule = "cipher suites cannot be configured when only TLS1.3 is enabled"
-        yield Fault("--cipher-suites", ",".join(config.security.cipher_suites), rule)
-
+_LISTENED_ON = {"listen-client-urls", "listen-client-http-urls", "listen-metrics-urls", "listen-peer-urls"}
 
 _RULES: tuple[tuple[frozenset[str], Callable[[Config], Iterator[Fault]]], ...] = (
     (frozenset({"heartbeat-interval", "election-timeout"}), _timing),
@@ -147,7 +142,7 @@ _RULES: tuple[tuple[frozenset[str], Callable[[Config], Iterator[Fault]]], ...] =
     (frozenset({"listen-client-urls", "listen-client-http-urls"}), _listening),
     (frozenset({"auto-compaction-mode", "auto-compaction-retention"}), _compaction),
     (frozenset({"enable-log-rotation", "log-rotation-config-json", "log-outputs"}), _logging),
-    (frozenset({"tls-min-version", "tls-max-version", "cipher-suites"}), _tls),
+    (frozenset({"tls-min-version", "tls-max-version", "cipher-suites"} | _LISTENED_ON), tls_faults),
 )
 """Each rule with the settings that it looks at."""
 
@@ -205,11 +200,14 @@ def _difference(advertised: tuple[Url, ...], initial: tuple[Url, ...], resolve: 
     if len(advertised) != len(initial):
         return "the numbers of URLs differ"
     try:
-        left = sorted((url.scheme, resolve(url.host), url.port) for url in advertised)
-        right = sorted((url.scheme, resolve(url.host), url.port) for url in initial)
+        left, right = (sorted(_resolved(url, resolve) for url in urls) for urls in (advertised, initial))
     except OSError as error:
         return f"failed to resolve: {error}"
     return None if left == right else "they resolve to different addresses"
+
+
+def _resolved(url: Url, resolve: Resolve) -> tuple[str, str, int]:
+    return (url.scheme, url.host + url.path if url.is_unix else resolve(url.host), url.port)
 
 
 def _shown(members: tuple[InitialMember, ...]) -> str:

@@ -88,14 +88,14 @@ class Member:
         "listen-peer-urls",
         URLS,
         DEFAULT_PEER_URLS,
-        "URLs to listen on for other members (http only, so far).",
+        "URLs to listen on for other members.",
         check=checks.bindable,
     )
     listen_client_urls: tuple[Url, ...] = setting(
         "listen-client-urls",
         URLS,
         DEFAULT_CLIENT_URLS,
-        "URLs to listen on for clients, gRPC and HTTP alike (http only, so far).",
+        "URLs to listen on for clients, gRPC and HTTP alike.",
         check=checks.bindable,
     )
     listen_client_http_urls: tuple[Url, ...] = setting(
@@ -169,17 +169,15 @@ class Member:
         "socket-reuse-port",
         SWITCH,
         False,
-        "Whether to set SO_REUSEPORT on listeners.",
+        "Whether to set SO_REUSEPORT on listeners, so that several processes may share a port.",
         file="socket-options.reuse-port",
-        supported=False,
     )
     socket_reuse_address: bool = setting(
         "socket-reuse-address",
         SWITCH,
         False,
-        "Whether to set SO_REUSEADDR on listeners.",
+        "Accepted for etcd's sake; SO_REUSEADDR is always set on listeners, as Go does.",
         file="socket-options.reuse-address",
-        supported=False,
     )
     enable_grpc_gateway: bool = setting(
         "enable-grpc-gateway",
@@ -428,7 +426,6 @@ class Security:
         "",
         "Certificate to show to clients.",
         file="client-transport-security.cert-file",
-        supported=False,
     )
     key_file: str = setting(
         "key-file",
@@ -436,7 +433,6 @@ class Security:
         "",
         "Key of that certificate.",
         file="client-transport-security.key-file",
-        supported=False,
     )
     client_cert_auth: bool = setting(
         "client-cert-auth",
@@ -444,15 +440,14 @@ class Security:
         False,
         "Whether clients must show a certificate.",
         file="client-transport-security.client-cert-auth",
-        supported=False,
     )
     client_cert_file: str = setting(
         "client-cert-file",
         TEXT,
         "",
-        "Certificate for the server's own calls to client URLs; if empty, cert-file.",
+        "Accepted for etcd's sake: for calls of the server to its own client URLs, which actcd makes in itself.",
         file="client-transport-security.client-cert-file",
-        supported=False,
+        note="the gateway calls the server within the process and shows no certificate, so it has no effect",
     )
     client_key_file: str = setting(
         "client-key-file",
@@ -460,10 +455,9 @@ class Security:
         "",
         "Key of that certificate.",
         file="client-transport-security.client-key-file",
-        supported=False,
     )
     client_crl_file: str = setting(
-        "client-crl-file", TEXT, "", "List of revoked client certificates.", file=None, supported=False
+        "client-crl-file", TEXT, "", "List of revoked client certificates.", file="client-transport-security.crl-file"
     )
     client_cert_allowed_cn: tuple[str, ...] = setting(
         "client-transport-security.allowed-cn",
@@ -472,7 +466,6 @@ class Security:
         "Common names that clients' certificates may have.",
         flag=False,
         file="client-transport-security.allowed-cn",
-        supported=False,
     )
     client_cert_allowed_hostname: tuple[str, ...] = setting(
         "client-cert-allowed-hostname",
@@ -480,7 +473,6 @@ class Security:
         (),
         "Host names that clients' certificates may have.",
         file="client-transport-security.allowed-hostname",
-        supported=False,
     )
     client_skip_client_san_verification: bool = setting(
         "client-transport-security.skip-client-san-verification",
@@ -489,7 +481,6 @@ class Security:
         "Whether not to compare clients' certificates with their addresses.",
         flag=False,
         file="client-transport-security.skip-client-san-verification",
-        supported=False,
     )
     trusted_ca_file: str = setting(
         "trusted-ca-file",
@@ -497,7 +488,6 @@ class Security:
         "",
         "Authority to verify clients by; they must show a certificate then.",
         file="client-transport-security.trusted-ca-file",
-        supported=False,
     )
     auto_tls: bool = setting(
         "auto-tls",
@@ -505,7 +495,6 @@ class Security:
         False,
         "Whether to serve clients with a certificate made at the start.",
         file="client-transport-security.auto-tls",
-        supported=False,
     )
     peer_cert_file: str = setting(
         "peer-cert-file",
@@ -513,7 +502,6 @@ class Security:
         "",
         "Certificate to show to peers.",
         file="peer-transport-security.cert-file",
-        supported=False,
     )
     peer_key_file: str = setting(
         "peer-key-file",
@@ -521,7 +509,6 @@ class Security:
         "",
         "Key of that certificate.",
         file="peer-transport-security.key-file",
-        supported=False,
     )
     peer_client_cert_auth: bool = setting(
         "peer-client-cert-auth",
@@ -529,7 +516,6 @@ class Security:
         False,
         "Whether peers must show a certificate.",
         file="peer-transport-security.client-cert-auth",
-        supported=False,
     )
     peer_client_cert_file: str = setting(
         "peer-client-cert-file",
@@ -537,7 +523,6 @@ class Security:
         "",
         "Certificate for calls to peers; if empty, peer-cert-file.",
         file="peer-transport-security.client-cert-file",
-        supported=False,
     )
     peer_client_key_file: str = setting(
         "peer-client-key-file",
@@ -545,7 +530,6 @@ class Security:
         "",
         "Key of that certificate.",
         file="peer-transport-security.client-key-file",
-        supported=False,
     )
     peer_trusted_ca_file: str = setting(
         "peer-trusted-ca-file",
@@ -553,7 +537,6 @@ class Security:
         "",
         "Authority to verify peers by.",
         file="peer-transport-security.trusted-ca-file",
-        supported=False,
     )
     peer_cert_allowed_cn: tuple[str, ...] = setting(
         "peer-cert-allowed-cn",
@@ -561,7 +544,6 @@ class Security:
         (),
         "Common names that peers' certificates may have.",
         file="peer-transport-security.allowed-cn",
-        supported=False,
     )
     peer_cert_allowed_hostname: tuple[str, ...] = setting(
         "peer-cert-allowed-hostname",
@@ -569,7 +551,6 @@ class Security:
         (),
         "Host names that peers' certificates may have.",
         file="peer-transport-security.allowed-hostname",
-        supported=False,
     )
     peer_auto_tls: bool = setting(
         "peer-auto-tls",
@@ -577,10 +558,9 @@ class Security:
         False,
         "Whether to serve peers with a certificate made at the start.",
         file="peer-transport-security.auto-tls",
-        supported=False,
     )
     peer_crl_file: str = setting(
-        "peer-crl-file", TEXT, "", "List of revoked peer certificates.", file=None, supported=False
+        "peer-crl-file", TEXT, "", "List of revoked peer certificates.", file="peer-transport-security.crl-file"
     )
     peer_skip_client_san_verification: bool = setting(
         "peer-skip-client-san-verification",
@@ -588,24 +568,25 @@ class Security:
         False,
         "Whether not to compare peers' certificates with their addresses.",
         file="peer-transport-security.skip-client-san-verification",
-        supported=False,
     )
     self_signed_cert_validity_years: int = setting(
         "self-signed-cert-validity",
         UNSIGNED,
         1,
         "Years that certificates made at the start are valid.",
-        supported=False,
     )
     cipher_suites: tuple[str, ...] = setting(
-        "cipher-suites", LIST, (), "TLS cipher suites to offer (empty means the usual ones).", supported=False
+        "cipher-suites",
+        LIST,
+        (),
+        "TLS cipher suites to offer, by IANA's names (empty means the usual ones).",
+        check=checks.known_cipher_suites,
     )
     tls_min_version: str = setting(
         "tls-min-version",
         TEXT,
         "TLS1.2",
         "Oldest TLS version to speak.",
-        supported=False,
         check=checks.known_tls_version,
     )
     tls_max_version: str = setting(
@@ -613,7 +594,6 @@ class Security:
         TEXT,
         "",
         "Newest TLS version to speak (empty means the newest there is).",
-        supported=False,
         check=checks.known_tls_version,
     )
     cors: tuple[str, ...] = setting("cors", ALLOWED, ("*",), "Origins from which browsers may call (* means all).")

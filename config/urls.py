@@ -6,6 +6,7 @@ rule that was broken; who gave the value is the caller's business.  Spec: the UR
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from config.faults import BadValue
@@ -40,6 +41,21 @@ class Url:
     def is_unix(self) -> bool:
         """Whether it names a unix socket."""
         return self.scheme in {"unix", "unixs"}
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it leads, whatever is spoken there: host and port, or the file of a unix socket."""
+        return self.host + self.path, self.port
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.is_unix or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,6 @@ from services.timeouts import Leadership
 from storage.incoming import replace_store, snapshot_path
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     import structlog
@@ -86,9 +85,11 @@ if TYPE_CHECKING:
     from core.mvcc.view import View
     from core.raft.messages import Snapshot
     from daemon.bootstrap import Booted
+    from daemon.engines import PeerListener
     from daemon.extensions import Extension
     from daemon.host import Host
     from daemon.ticker import Ticks
+    from net.tls import ClientTls
     from services.node import Export
 
 CORE = "Core"
@@ -125,7 +126,9 @@ class Doors:
     """Where the world comes in: bound, and listening."""
 
     clients: Sequence[ClientListener]
-    peers: Sequence[socket.socket]
+    peers: Sequence[PeerListener]
+    peer_tls: ClientTls | None = None
+    """The way out to peers whose URL wants TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +353,9 @@ def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids,
             MIN_CLUSTER_VERSION,
         ),
         known=booted.known,
-        make_client=lambda: PeerClient(None, DIAL_TIMEOUT_S + config.member.election_timeout_ms / 1000.0),
+        make_client=lambda: PeerClient(
+            outside.doors.peer_tls, DIAL_TIMEOUT_S + config.member.election_timeout_ms / 1000.0
+        ),
         make_engine=lambda http, take_over: make_peer_engine(
             http, take_over, outside.doors.peers, host.crashed, outside.log_of("peer")
         ),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.extension import RoutesAre
 from daemon.profiles import PROFILES
+from daemon.sockets import bind_host, file_of, remove_file
+from net.door import Security
 from net.grpcio_engine import GrpcioListener
+from net.grpcio_tls import credentials
 from net.listener import NativeListener
 from net.rpc import Limits, Routes
 from services.access import HttpOptions, Serves
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from actors.serve import Engine
     from config.schema import Config
     from config.urls import Url
+    from daemon.security import Transport
     from net.commons import TakeOver
     from net.rpc import HttpHandler
 
@@ -36,21 +41,54 @@ PEER_BODY_BYTES_MAX = 64 * 1024 * 1024
 class ClientListener(NamedTuple):
     """Where clients are listened for."""
 
-    url: Url
+    urls: tuple[Url, ...]
+    """One, or two at the same address: with TLS and without."""
     socket: socket.socket | None
     """Bound and listening; None with the grpcio engine, which cannot take one over."""
     serves: Serves = Serves.ALL
+    security: Security | None = None
+    """None without TLS."""
 
 
-def client_places(config: Config) -> list[tuple[Url, Serves]]:
-    """Return where to listen for clients, and for whom."""
+class PeerListener(NamedTuple):
+    """Where peers are listened for."""
+
+    socket: socket.socket
+    security: Security | None
+
+
+def client_places(config: Config) -> list[tuple[tuple[Url, ...], Serves]]:
+    """Return where to listen for clients, and for whom; URLs of one address together."""
     member = config.member
     main = Serves.GRPC if member.listen_client_http_urls else Serves.ALL
-    return [
+    wanted = [
         *((url, main) for url in member.listen_client_urls),
         *((url, Serves.HTTP) for url in member.listen_client_http_urls),
         *((url, Serves.METRICS) for url in config.metrics.listen_metrics_urls),
     ]
+    places: dict[tuple[object, Serves], list[Url]] = {}
+    for url, serves in wanted:
+        places.setdefault((url.address, serves), []).append(url)
+    return [(tuple(urls), serves) for (_, serves), urls in places.items()]
+
+
+def client_security(config: Config, urls: Sequence[Url], serves: Serves, transport: Transport) -> Security | None:
+    """Return how clients at *urls* are secured; None without TLS.
+
+    Only where metrics are served is a client's address compared with its certificate, as in etcd.
+    """
+    if transport.clients is None or not any(url.secure for url in urls):
+        return None
+    compared = serves is Serves.METRICS and not config.security.client_skip_client_san_verification
+    return Security(transport.clients, plain_too=not all(url.secure for url in urls), address_must_fit=compared)
+
+
+def peer_security(config: Config, url: Url, transport: Transport) -> Security | None:
+    """Return how peers at *url* are secured; None without TLS."""
+    if transport.peers is None or not url.secure:
+        return None
+    compared = not config.security.peer_skip_client_san_verification
+    return Security(transport.peers, address_must_fit=compared, for_peers=True)
 
 
 def http_options(config: Config, serves: Serves) -> HttpOptions:
@@ -66,22 +104,16 @@ def http_options(config: Config, serves: Serves) -> HttpOptions:
     )
 
 
-def bind_host(url: Url) -> str:
-    """Return the address to bind for *url*: localhost is the IPv4 loopback, as for most clients."""
-    return "127.0.0.1" if url.host == "localhost" else url.host
-
-
 class GrpcioEngine:
     """A grpcio listener, which binds its port itself, as the actors' Engine."""
 
-    def __init__(self, listener: GrpcioListener, host: str, port: int) -> None:
+    def __init__(self, listener: GrpcioListener, address: str) -> None:
         self._listener = listener
-        self._host = host
-        self._port = port
+        self._address = address
 
     async def start(self) -> None:
         """See Engine."""
-        await self._listener.start(self._host, self._port)
+        await self._listener.start(self._address)
 
     def flush(self) -> None:
         """See Engine; grpcio does so itself."""
@@ -96,27 +128,31 @@ class GrpcioEngine:
 
 
 class NativeEngine:
-    """A native listener and the sockets that it serves, as the actors' Engine."""
+    """Native listeners and the socket that each serves, as the actors' Engine."""
 
-    def __init__(self, listener: NativeListener, sockets: Sequence[socket.socket]) -> None:
-        self._listener = listener
-        self._sockets = sockets
+    def __init__(self, listeners: Sequence[tuple[NativeListener, socket.socket]]) -> None:
+        self._listeners = listeners
+        self._files = [file_of(listening) for _, listening in listeners]
 
     async def start(self) -> None:
         """See Engine."""
-        await self._listener.start(self._sockets)
+        for listener, listening in self._listeners:
+            await listener.start([listening])
 
     def flush(self) -> None:
         """See Engine."""
-        self._listener.flush()
+        for listener, _ in self._listeners:
+            listener.flush()
 
     async def drain(self, timeout_s: float) -> None:
         """See Engine."""
-        await self._listener.drain(timeout_s)
+        await asyncio.gather(*(listener.drain(timeout_s) for listener, _ in self._listeners))
 
     async def close(self) -> None:
         """See Engine."""
-        await self._listener.close()
+        for path in self._files:
+            remove_file(path)
+        await asyncio.gather(*(listener.close() for listener, _ in self._listeners))
 
 
 class InsideEngine:
@@ -164,31 +200,51 @@ def make_client_engine(
     def crashed(error: BaseException) -> None:
         fatal("ServeActor", error)
 
+    security = listening.security
     if listening.socket is None:
-        return GrpcioEngine(
-            GrpcioListener(routes, limits, fatal=crashed, on_batch_end=on_batch_end),
-            bind_host(listening.url),
-            listening.url.port,
+        grpcio = GrpcioListener(
+            routes,
+            limits,
+            fatal=crashed,
+            on_batch_end=on_batch_end,
+            credentials=None if security is None else credentials(security.tls.files, logger),
+            reuse_port=config.member.socket_reuse_port,
         )
-    return NativeEngine(
-        NativeListener(routes, http, limits, logger, fatal=crashed, on_batch_end=on_batch_end), [listening.socket]
-    )
+        return GrpcioEngine(grpcio, grpcio_address(listening.urls[0]))
+    native = NativeListener(routes, http, limits, logger, fatal=crashed, on_batch_end=on_batch_end, security=security)
+    return NativeEngine([(native, listening.socket)])
+
+
+def grpcio_address(url: Url) -> str:
+    """Return *url* as grpcio takes it."""
+    if url.is_unix:
+        return f"unix:{url.host}{url.path}"
+    host = bind_host(url)
+    return f"[{host}]:{url.port}" if ":" in host else f"{host}:{url.port}"
 
 
 def make_peer_engine(
     http: HttpHandler,
     take_over: TakeOver,
-    sockets: Sequence[socket.socket],
+    listeners: Sequence[PeerListener],
     fatal: FatalHook,
     logger: structlog.stdlib.BoundLogger,
 ) -> Engine:
     """Return the engine of the peer listeners, which serve pages, streams and no gRPC."""
-    listener = NativeListener(
-        Routes(unary={}, streams={}),
-        http,
-        Limits(http_body_bytes_max=PEER_BODY_BYTES_MAX),
-        logger,
-        fatal=lambda error: fatal("PeerTransportActor", error),
-        take_over=take_over,
+    return NativeEngine(
+        [
+            (
+                NativeListener(
+                    Routes(unary={}, streams={}),
+                    http,
+                    Limits(http_body_bytes_max=PEER_BODY_BYTES_MAX),
+                    logger,
+                    fatal=lambda error: fatal("PeerTransportActor", error),
+                    take_over=take_over,
+                    security=listener.security,
+                ),
+                listener.socket,
+            )
+            for listener in listeners
+        ]
     )
-    return NativeEngine(listener, sockets)

@@ -6,18 +6,20 @@ Runs once, in the main thread, before any actor does.  Behaviour: etcd's bootstr
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from core.membership.member import MalformedMember, Member, member_from_fields
+from net.rafthttp.client import PeerClient, PeerUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from config.urls import InitialMember
     from core.types import MemberId
+    from net.tls import ClientTls
 
 ASK_TIMEOUT_S = 3.0
 """For each peer; etcd allows as much in all."""
@@ -34,13 +36,24 @@ class FoundCluster(NamedTuple):
     members: tuple[Member, ...]
 
 
-def find_cluster(urls: Iterable[str], timeout_s: float = ASK_TIMEOUT_S) -> FoundCluster | None:
+def find_cluster(
+    urls: Iterable[str], tls: ClientTls | None = None, timeout_s: float = ASK_TIMEOUT_S
+) -> FoundCluster | None:
     """Return the cluster that the first of *urls* to answer tells of; None if none does."""
-    for url in urls:
-        found = _ask(url, timeout_s)
-        if found is not None:
-            return found
-    return None
+    # On a thread of its own, since the one that starts a member may be running a loop already.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _find(urls, PeerClient(tls, timeout_s), timeout_s)).result()
+
+
+async def _find(urls: Iterable[str], client: PeerClient, timeout_s: float) -> FoundCluster | None:
+    try:
+        for url in urls:
+            found = await _ask(url, client, timeout_s)
+            if found is not None:
+                return found
+        return None
+    finally:
+        client.close()
 
 
 def join(configured: Sequence[InitialMember], name: str, found: FoundCluster | None) -> MemberId:
@@ -93,16 +106,11 @@ def _shown(members: Iterable[Member]) -> str:
     return ", ".join(f"{member.name or member.hex_id}={','.join(member.peer_urls)}" for member in members)
 
 
-def _ask(url: str, timeout_s: float) -> FoundCluster | None:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+async def _ask(url: str, client: PeerClient, timeout_s: float) -> FoundCluster | None:
     try:
-        connection.request("GET", "/members")
-        answer = connection.getresponse()
-        cluster_id = int(answer.headers.get("X-Etcd-Cluster-ID", ""), 16)
-        members = tuple(member_from_fields(fields) for fields in json.loads(answer.read()))
-    except (OSError, http.client.HTTPException, ValueError, TypeError, AttributeError, MalformedMember, RecursionError):
+        answer = await client.ask(url, "GET", "/members", (), b"", timeout_s)
+        cluster_id = int(answer.headers.get("x-etcd-cluster-id", ""), 16)
+        members = tuple(member_from_fields(fields) for fields in json.loads(answer.body))
+    except (PeerUnreachable, ValueError, TypeError, AttributeError, MalformedMember, RecursionError):
         return None  # whatever it is, it is no member that could tell; the next one may be
-    finally:
-        connection.close()
     return FoundCluster(cluster_id, members)

@@ -8,7 +8,6 @@ daemon/process.py for the daemon's, and daemon/embed.py for a member inside anot
 from __future__ import annotations
 
 import os
-import socket
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, suppress
@@ -28,15 +27,19 @@ from daemon.assemble import Disk, Doors, Outside, assemble
 from daemon.bootstrap import BootstrapRefused, Ground, boot
 from daemon.clock import SystemClock
 from daemon.data_directory import DataDirectoryRefused, take
-from daemon.engines import ClientListener, bind_host, client_places
+from daemon.engines import ClientListener, PeerListener, client_places, client_security, peer_security
 from daemon.extensions import ExtensionsRefused, find_extensions
 from daemon.founding import FoundingRefused, discovers, in_dns, met
 from daemon.joining import JoinRefused, find_cluster
 from daemon.machine import resolve
 from daemon.process_metrics import process_samples
+from daemon.security import secure
+from daemon.self_signed import SelfSignedRefused
+from daemon.sockets import ListenRefused, listen
 from daemon.ticker import Ticker
 from daemon.tokens import make_token_scheme
 from discovery.patience import UntilStopped
+from net.tls import TlsConfigurationError
 from services.access import Serves
 from services.jwt_tokens import JwtKeysRefused
 from storage.bbolt.export import Export
@@ -47,6 +50,7 @@ from wal.filesystem import PosixFileSystem
 from wal.log import exists
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     import structlog
@@ -58,10 +62,13 @@ if TYPE_CHECKING:
     from daemon.bootstrap import Booted
     from daemon.data_directory import DataDirectory
     from daemon.host import ThreadHost
+    from daemon.security import Transport
 
-LISTEN_BACKLOG = 1024
 DRAIN_TIMEOUT_S = 5.0
 """How long calls in flight may take to end after a stop was asked for."""
+
+
+TRAFFIC = {Serves.ALL: "grpc+http", Serves.GRPC: "grpc", Serves.HTTP: "http"}
 
 
 class StartRefused(Exception):  # noqa: N818 - named for what happened
@@ -76,6 +83,9 @@ REFUSALS = (
     JoinRefused,
     JwtKeysRefused,
     ExtensionsRefused,
+    ListenRefused,
+    SelfSignedRefused,
+    TlsConfigurationError,
     WalError,
     StorageError,
 )
@@ -125,12 +135,25 @@ class Running:
         if self._node.extensions is not None:
             self._node.extensions.tell(StartExtensions())
         logger.info("ready to serve client requests")
-        for url in config.member.listen_client_urls:
-            logger.info("serving client traffic insecurely; this is strongly discouraged!", address=str(url))
-            logger.info("listening for client requests on", address=str(url))
-        for metrics_url in config.metrics.listen_metrics_urls:
-            logger.info("serving metrics and health", address=str(metrics_url))
+        self._tell_where_clients_are_served()
         return True
+
+    def _tell_where_clients_are_served(self) -> None:
+        logger = self._logger
+        for url, serves in ((url, serves) for urls, serves in client_places(self._config) for url in urls):
+            if serves is Serves.METRICS:
+                logger.info("serving metrics and health", address=str(url))
+                continue
+            traffic = TRAFFIC[serves]
+            if url.secure:
+                logger.info("serving client traffic securely", traffic=traffic, address=str(url))
+            else:
+                logger.info(
+                    "serving client traffic insecurely; this is strongly discouraged!",
+                    traffic=traffic,
+                    address=str(url),
+                )
+            logger.info("listening for client requests on", address=str(url))
 
     def stop(self, signal: str = "") -> None:
         """Let what is in flight end, then stop everything in order."""
@@ -176,9 +199,10 @@ def launch(
         elif discovers(config.clustering):
             logger.warning("discovery token is ignored since cluster already initialized; valid logs are found")
         make_token_scheme(config.auth, clock, logger)  # keys that cannot be used end the start before it begins
+        transport = secure(config, logger)
         # Asked before this member listens: two that start at once must not wait for each other.
-        found = find_cluster(others_urls(config)) if is_new else None
-        doors = bind_doors(config, ground)
+        found = find_cluster(others_urls(config), transport.dialling) if is_new else None
+        doors = bind_doors(config, transport, ground)
         if is_new:
             config = met(config, UntilStopped(given_up), logger)
         booted = boot(config, directory, Ground(PosixFileSystem(), open_leveldb, Random(), found=found), logger)
@@ -209,20 +233,25 @@ def others_urls(config: Config) -> list[str]:
     return [str(url) for member in config.clustering.initial_cluster if member.name != name for url in member.peer_urls]
 
 
-def bind_doors(config: Config, ground: ExitStack) -> Doors:
+def bind_doors(config: Config, transport: Transport, ground: ExitStack) -> Doors:
     """Listen everywhere; *ground* closes what nobody else has closed by then."""
 
     def opened(url: Url) -> socket.socket:
-        return ground.enter_context(listen(url))
+        return ground.enter_context(listen(url, reuse_port=config.member.socket_reuse_port))
 
     native = config.own.engine == "native"
-    peers = [opened(url) for url in config.member.listen_peer_urls]
+    peers = [PeerListener(opened(url), peer_security(config, url, transport)) for url in config.member.listen_peer_urls]
     clients = [
-        # grpcio cannot take a socket over, and serves nothing but gRPC.
-        ClientListener(url, opened(url) if native or serves in {Serves.HTTP, Serves.METRICS} else None, serves)
-        for url, serves in client_places(config)
+        ClientListener(
+            urls,
+            # grpcio cannot take a socket over, and serves nothing but gRPC.
+            opened(urls[0]) if native or serves in {Serves.HTTP, Serves.METRICS} else None,
+            serves,
+            client_security(config, urls, serves, transport),
+        )
+        for urls, serves in client_places(config)
     ]
-    return Doors(clients, peers)
+    return Doors(clients, peers, transport.dialling)
 
 
 def stop_extensions(node: Assembled, timeout_s: float) -> None:
@@ -274,26 +303,6 @@ class Resolve:
     def tell(self, _message: object) -> None:
         """Resolve it."""
         self._future.set_result(None)
-
-
-def listen(url: Url) -> socket.socket:
-    """Return a bound, listening socket for *url*; clients that connect early wait until they are served."""
-    host = bind_host(url)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off only on connections whose socket names its protocol; with it, messages that
-    # follow each other quickly wait forty milliseconds for the other end's delayed acknowledgement.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, url.port))
-        listening.listen(LISTEN_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise StartRefused(
-            f"cannot listen on {url}: {error.strerror}. Is another server running there? Choose another address"
-        ) from error
-    listening.setblocking(False)
-    return listening
 
 
 def free_bytes(directory: DataDirectory) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from net.reading import READ_BYTES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from net.deadlines import Deadlines
     from net.http1_parser import Head
@@ -77,7 +77,6 @@ class Commons:
         log: Any,  # noqa: ANN401  # structlog's loggers have no common type
         on_batch_end: Callable[[], None] | None = None,
         take_over: TakeOver | None = None,
-        admit: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self.take_over = take_over
         self.routes = routes
@@ -87,8 +86,6 @@ class Commons:
         self.deadlines = deadlines
         self.fatal = fatal
         self.log = log
-        self.admit = admit
-        """Whether to serve a client, by its verified certificate (empty if it has none)."""
         self.read_buffer = memoryview(bytearray(READ_BYTES_MAX))
         """Where all connections read to, one after the other."""
         self.connections: dict[Connection, None] = {}

@@ -34,19 +34,23 @@ class GrpcioListener:
         fatal: Callable[[BaseException], None],
         on_batch_end: Callable[[], None] | None = None,
         credentials: grpc.ServerCredentials | None = None,
+        reuse_port: bool = False,
     ) -> None:
         self._routes = routes
         self._limits = limits
         self._fatal = fatal
         self._on_batch_end = on_batch_end
         self._credentials = credentials
+        self._reuse_port = reuse_port
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen on *host* and *port* (0: any); return the port.  Raises RuntimeError if that fails."""
+    async def start(self, address: str) -> int:
+        """Listen on *address*, HOST:PORT (0: any) or unix:PATH; return the port.  Raises RuntimeError if that fails."""
         limits = self._limits
         options: list[tuple[str, Any]] = [
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(self._reuse_port)),
+            ("grpc.server_handshake_timeout_ms", int(limits.header_timeout_s * 1000)),
+            ("grpc.max_allowed_incoming_connections", limits.connections_max),
             ("grpc.max_receive_message_length", limits.receive_message_bytes_max),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", limits.header_list_bytes_max),
@@ -61,7 +65,6 @@ class GrpcioListener:
         server = self._server = grpc.aio.server(options=options)
         handler = _Handler(self._routes, Turns(self._fatal, self._on_batch_end))
         server.add_generic_rpc_handlers((handler,))
-        address = f"{host}:{port}"
         if self._credentials is None:
             bound = server.add_insecure_port(address)
         else:

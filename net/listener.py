@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from net.commons import Commons
 from net.deadlines import Deadlines
+from net.door import Door, Doorkeeper
 from net.sniff import SniffingConnection
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from net.commons import TakeOver
+    from net.door import Security
     from net.rpc import HttpHandler, Limits, Routes
 
 BACKLOG: Final = 1024
@@ -32,8 +34,7 @@ class NativeListener:
 
     *fatal* is told of exceptions raised by services, which are bugs.  *on_batch_end* runs once per turn of the loop
     in which requests were handed over, after all of them; what is answered in it leaves in the same turn.  *take_over*
-    may have HTTP/1.1 connections for itself; it closes them itself, too.  *admit* decides by the client's verified
-    certificate, empty if it has none, whether a connection is served at all (see net/tls.client_allowed).
+    may have HTTP/1.1 connections for itself; it closes them itself, too.  Without *security* there is no TLS.
     """
 
     def __init__(
@@ -45,9 +46,8 @@ class NativeListener:
         *,
         fatal: Callable[[BaseException], None],
         on_batch_end: Callable[[], None] | None = None,
-        tls: ssl.SSLContext | None = None,
+        security: Security | None = None,
         take_over: TakeOver | None = None,
-        admit: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self._routes = routes
         self._http = http
@@ -55,8 +55,7 @@ class NativeListener:
         self._log = log
         self._fatal = fatal
         self._on_batch_end = on_batch_end
-        self._tls = tls
-        self._admit = admit
+        self._security = security
         self._take_over = take_over
         self._servers: list[asyncio.Server] = []
         self._commons: Commons | None = None
@@ -74,17 +73,12 @@ class NativeListener:
             log=self._log,
             on_batch_end=self._on_batch_end,
             take_over=self._take_over,
-            admit=self._admit,
         )
+        keeper = None if self._security is None else Doorkeeper(commons, self._security)
         for sock in sockets:
-            server = await loop.create_server(
-                lambda: SniffingConnection(commons),
-                sock=sock,
-                backlog=BACKLOG,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._limits.header_timeout_s if self._tls is not None else None,
-            )
-            self._servers.append(server)
+            make = partial(SniffingConnection, commons) if keeper is None else partial(Door, keeper)
+            create = loop.create_unix_server if sock.family is socket.AF_UNIX else loop.create_server
+            self._servers.append(await create(make, sock=sock, backlog=BACKLOG))
 
     def flush(self) -> None:
         """Send what has been answered now, instead of at the end of this turn of the loop."""

@@ -13,7 +13,6 @@ from net.http1 import Http1Connection
 from net.http2.connection import Http2Connection
 from net.http2.frames import PREFACE
 from net.reading import ReadingProtocol
-from net.transports import peer_name
 
 if TYPE_CHECKING:
     from net.commons import Commons
@@ -37,12 +36,6 @@ class SniffingConnection(ReadingProtocol):
         if len(self._commons.connections) >= self._commons.limits.connections_max or self._commons.draining:
             transport.abort()
             return
-        if self._commons.admit is not None:
-            certificate = transport.get_extra_info("peercert") or {}
-            if not self._commons.admit(certificate):
-                self._commons.log.warning("connection.refused", peer=peer_name(transport))
-                transport.abort()
-                return
         self._commons.joined(self)
         timeout_s = self._commons.limits.header_timeout_s
         self._bucket = self._commons.deadlines.add(self, self._commons.now() + timeout_s)

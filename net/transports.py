@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from net.certificates import common_name_in
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -28,12 +30,8 @@ def peer_name(transport: asyncio.BaseTransport) -> str:
 
 def common_name(transport: asyncio.BaseTransport) -> str | None:
     """Return the subject CN of the verified client certificate, if one was given."""
-    certificate = transport.get_extra_info("peercert") or {}
-    for relative_name in certificate.get("subject", ()):
-        for key, value in relative_name:
-            if key == "commonName":
-                return str(value)
-    return None
+    certificate = transport.get_extra_info("peercert")
+    return common_name_in(certificate) if certificate else None
 
 
 def leave(transport: asyncio.Transport, deadlines: Deadlines, now: Callable[[], float]) -> None:

@@ -170,7 +170,7 @@ class Member:
             self.host,
             ticker,
             self._clock,
-            Doors([ClientListener(parse_urls(f"http://{self.name}:2379")[0], None)], ()),
+            Doors([ClientListener(parse_urls(f"http://{self.name}:2379"), None)], ()),
             Disk(self._free_bytes, no_export),
             logger,
         )

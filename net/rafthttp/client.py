@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 
 from net.rafthttp.body import LAST_CHUNK, BodyFault, chunk
 from net.rafthttp.response import ResponseReader
+from net.tls import TlsConfigurationError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Callable, Sequence
+
+    from net.tls import ClientTls
 
 ANSWER_BYTES_MAX = 64 << 20
 """Of one answer that is gathered whole."""
@@ -38,21 +40,29 @@ class PeerUnreachable(Exception):  # noqa: N818 - named for what is the matter
     """No answer came; the text says why."""
 
 
-async def dial(url: str, make: Callable[[], P], tls: ssl.SSLContext | None, timeout_s: float) -> P:
-    """Connect a new protocol to the peer at *url*; PeerUnreachable."""
+async def dial(url: str, make: Callable[[], P], tls: ClientTls | None, timeout_s: float) -> P:
+    """Connect a new protocol to the peer at *url*; PeerUnreachable.
+
+    Where the URL wants TLS, the peer has passed every check of *tls* before the protocol is told of the connection.
+    """
     parts = urlsplit(url)
-    secure = tls if parts.scheme in {"https", "unixs"} else None
     loop = asyncio.get_running_loop()
     try:
+        secure = None
+        if parts.scheme in {"https", "unixs"}:
+            if tls is None:
+                raise PeerUnreachable(f"{url} wants TLS, of which this member knows nothing")
+            secure = tls.context()
         async with asyncio.timeout(timeout_s):
             if parts.scheme in {"unix", "unixs"}:
+                name = (parts.hostname or "localhost") if secure else None
                 _, unix = await loop.create_unix_connection(
-                    make, parts.netloc + parts.path, ssl=secure, server_hostname="" if secure else None
+                    make, parts.netloc + parts.path, ssl=secure, server_hostname=name
                 )
                 return unix
             _, connected = await loop.create_connection(make, parts.hostname or "", parts.port or 0, ssl=secure)
             return connected
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TimeoutError, TlsConfigurationError) as error:
         raise PeerUnreachable(f"{url}: {str(error) or type(error).__name__}") from error
 
 
@@ -161,7 +171,7 @@ class _Exchange(asyncio.Protocol):
 class PeerClient:
     """Asks peers.  Every method raises PeerUnreachable where no answer came in time."""
 
-    def __init__(self, tls: ssl.SSLContext | None, dial_timeout_s: float) -> None:
+    def __init__(self, tls: ClientTls | None, dial_timeout_s: float) -> None:
         self.tls = tls
         self.dial_timeout_s = dial_timeout_s
         self._idle: dict[str, list[_Exchange]] = {}

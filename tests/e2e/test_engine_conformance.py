@@ -172,7 +172,7 @@ class Engine:
         if kind == "grpcio":
             grpcio = GrpcioListener(routes, limits, fatal=self.faults.put, on_batch_end=on_batch_end)
             self.listener = grpcio
-            self.port = self.run(grpcio.start("127.0.0.1", 0))
+            self.port = self.run(grpcio.start("127.0.0.1:0"))
         else:
             log = structlog.get_logger()
             native = NativeListener(routes, answer_http, limits, log, fatal=self.faults.put, on_batch_end=on_batch_end)

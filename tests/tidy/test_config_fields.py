@@ -11,6 +11,7 @@ READERS = ("config", "daemon")
 """Who reads settings; everybody else is handed values."""
 
 WITHOUT_A_READER = {
+    "socket-reuse-address": "is always so on listeners, with Go as here",
     "logger": "has a single value, which its check demands",
 }
 

@@ -285,7 +285,7 @@ def test_file_values_in_etcds_forms() -> None:
         ("heartbeat-interval: x", 'heartbeat-interval=x: expected a whole number, found the text "x"'),
         (
             "client-transport-security: {cert-file: x}",
-            "actcd does not support client-transport-security.cert-file yet; leave it at its default (empty)",
+            "--cert-file=x: KeyFile and CertFile must both be present[key: , cert: x]",
         ),
         ("extensions: [{actor: 'a:B'}]", "actcd does not support extensions yet; leave it at its default (())"),
         ("name: 2020-13-45", "error converting YAML to JSON: yaml: month must be in 1..12"),
