@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol, final
 
+import google_crc32c
+
 from actors.address import Delivery
 from actors.base import Home, NodeActor
 from actors.messages.apply import (
@@ -28,13 +30,14 @@ from actors.messages.common import ClusterIs, Tick
 from actors.messages.lease import Checkpointed, Granted, Promote, Revoked
 from actors.messages.metrics import Measure, Measured
 from actors.messages.raft import Applied, ConfChangeApplied, Propose, SnapshotInstalled
-from actors.messages.serve import Answered, AuthIs, Completed, Published, TokensUsed
+from actors.messages.serve import Accepted, Answered, AuthIs, Completed, Published, TokensUsed
 from actors.messages.wal import SaveSnapshot
 from actors.messages.watch import Changed, Restored
 from actors.messages.worker import Work
 from core.apply.numbers import ApplyNumbers
 from core.auth.tokens import TokensDropped
 from core.metrics import Sample
+from core.mvcc.hashing import CompactionHashes, HashKv, finish_hash, hash_compaction_steps
 from core.raft.messages import Snapshot
 from core.request_id import owner_of
 from core.types import Index, LeaseId, RequestId, Term
@@ -49,10 +52,11 @@ if TYPE_CHECKING:
     from actors.messages.raft import RaftMessage
     from actors.messages.serve import AuthEvent
     from actors.messages.wal import WalMessage
-    from core.apply.applier import Applier, Effects
+    from core.apply.applier import Applier, Begun, Effects
     from core.auth.tokens import TokenEvent
     from core.clock import Clock
     from core.errors import EtcdError
+    from core.mvcc.view import View
 
 RANK_KEYS_PER_STEP = 5000
 """Keys read into the count index in one step: about 5 ms."""
@@ -96,6 +100,13 @@ class Later(Protocol):
 ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}
 
 
+class CompactionHashed(NamedTuple):
+    """From the checker: the hash of a compaction, and where it belongs."""
+
+    kept_in: CompactionHashes
+    made: HashKv
+
+
 class _Step:
     """A note to self: do a little of the background work."""
 
@@ -116,6 +127,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         applier: Applier,
         wal: Address[WalMessage],
         worker: Address[Work],
+        checker: Address[Work],
         later: Later,
         clock: Clock,
         replace_store: Callable[[Snapshot], None],
@@ -124,12 +136,16 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         compaction: CompactionPace,
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
-        """*replace_store* puts a snapshot that has come into the store's place, on the worker's thread."""
+        """*replace_store* puts a snapshot that has come into the store's place, on the worker's thread.
+
+        *checker* hashes what members compare, which may take a while.
+        """
         super().__init__(home)
         self._applier = applier
         self._store = applier.store
         self._wal = wal
         self._worker = worker
+        self._checker = checker
         self._later = later
         self._clock = clock
         self._replace_store = replace_store
@@ -145,7 +161,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._snapshot_index = snapshot.last_index
         self._unsaved_bytes = 0
         self._snapshotting = False
-        self._waiters: dict[int, Address[Completed]] = {}
+        self._waiters: dict[int, Address[Completed | Accepted]] = {}
         self._observers: list[Address[Published]] = []
         self._watch: list[Address[Changed | Restored]] = []
         self._lease: list[Address[LeaseEvent]] = []
@@ -204,6 +220,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             case Answered():
                 if isinstance(message.outcome, InstallSnapshot):
                     self._end_install(message.outcome)
+                elif isinstance(message.outcome, CompactionHashed):
+                    self._keep_hash(message.outcome)
                 else:
                     self._save_snapshot(message)
             case Tick():
@@ -335,11 +353,17 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
                 observer.tell(now)
         for change in effects.conf_changes:
             self._raft.tell(ConfChangeApplied(change))
-        for revision, request_id in effects.compactions:
-            self._logger.info("compaction began", revision=revision)
+        for begun in effects.compactions:
+            self._logger.info("compaction began", revision=begun.revision)
             self._numbers.compaction_began_s = self._clock.monotonic_s()
-            if request_id is not None:
-                self._physical.append(request_id)
+            if begun.asked is not None:
+                self._physical.append(begun.asked)
+                owner = owner_of(begun.asked, self._applier.headers.member_id)
+                if owner in self._waiters:
+                    self._waiters[owner].tell(Accepted([begun.asked]))
+            # Members compare it; what it is made from must be taken before the first step.
+            job = partial(hashed, self._applier.compaction_hashes, self._store.view(), begun)
+            self._checker.tell(Work(begun.revision, job, self.actor_ref))
             self._step_later()
 
     # -- background work ---------------------------------------------------------------------------------------------
@@ -363,6 +387,16 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             self._physical = []
         if not (ranked and compacted):
             self._step_later()
+
+    def _keep_hash(self, hashed: CompactionHashed) -> None:
+        # Of a store that has been replaced meanwhile it is kept where nobody looks any more.
+        hashed.kept_in.add(hashed.made)
+        self._logger.info(
+            "hashed what a compaction leaves",
+            revision=hashed.made.revision,
+            compact_revision=hashed.made.compact_revision,
+            hash=hashed.made.hash,
+        )
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -432,6 +466,12 @@ def installed(replace_store: Callable[[Snapshot], None], message: InstallSnapsho
     """Put the snapshot into the store's place, then return *message*."""
     replace_store(message.snapshot)
     return message
+
+
+def hashed(kept_in: CompactionHashes, view: View, begun: Begun) -> CompactionHashed:
+    """Hash what the compaction leaves."""
+    steps = hash_compaction_steps(view, begun.revision, begun.previous, google_crc32c.extend)
+    return CompactionHashed(kept_in, finish_hash(steps))
 
 
 def synced(sync: Callable[[], None], snapshot: Snapshot) -> Snapshot:

@@ -29,10 +29,11 @@ from actors.messages.raft import ObserveRole, Propose, RoleIs
 from actors.messages.serve import Answered, AuthIs, Completed, ReadIndexed, Refused, Renewed, TokensUsed
 from core.auth.rules import NO_RULES, ROOT_USER
 from core.errors import NotPrimaryLessor, RequestTimeout
+from core.lease.lessor import Checkpoint
 from core.metrics import TTL_BOUNDS_S, Histogram, Sample
 from core.types import MemberId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest, RequestHeader
-from proto.rpc_pb2 import LeaseRevokeRequest
+from proto.rpc_pb2 import LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest
 from services.member_pages import (
     RENEW_PATH,
     TIMES_PATH,
@@ -44,6 +45,8 @@ from services.member_pages import (
 from services.node import LeaseTimes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import structlog
 
     from actors.address import Address
@@ -63,6 +66,9 @@ FORWARD_TIMEOUT_S = 5.0
 
 REVOKES_PER_CHECK_MAX = 500
 """Leases revoked in one go (etcd's bound)."""
+
+CHECKPOINTS_PER_ENTRY_MAX = 1000
+"""Remaining times told in one entry (etcd's bound)."""
 
 
 class _Forward(NamedTuple):
@@ -103,9 +109,9 @@ class _Forward(NamedTuple):
 class LeaseActor(NodeActor[LeaseMessage]):
     """Keeps the clock of the leases.
 
-    Owns: the lessor; renewals of leases that have expired and wait for their revoke; questions about leases that it
-    does not know yet.  Tells: RaftActor (revokes, reads), ApplyActor (questions), whoever asked.  Fails when: the
-    lessor finds itself broken.
+    Owns: the lessor; renewals of leases that have expired and wait for their revoke, or that were checkpointed and wait
+    until that is cleared; questions about leases that it does not know yet.  Tells: RaftActor (revokes, checkpoints,
+    reads), ApplyActor (questions), whoever asked.  Fails when: the lessor finds itself broken.
     """
 
     def __init__(
@@ -119,8 +125,11 @@ class LeaseActor(NodeActor[LeaseMessage]):
         raft: Address[RaftMessage],
         request_ids: RequestIds,
         logger: structlog.stdlib.BoundLogger,
+        fast_renewals: bool = True,
     ) -> None:
+        """Without *fast_renewals* the primary has all applied that is committed before it renews any lease."""
         super().__init__(home)
+        self._fast_renewals = fast_renewals
         self._lessor = lessor
         self._clock = clock
         self._extend_s = extend_s
@@ -133,6 +142,8 @@ class LeaseActor(NodeActor[LeaseMessage]):
         self._role = RoleIs(Term(0), MemberId(0), is_leader=False)
         self._led_term = Term(0)
         self._late: dict[LeaseId, list[tuple[int, Address[Renewed]]]] = {}
+        self._clearing: dict[LeaseId, list[tuple[int, Address[Renewed]]]] = {}
+        self._clears: dict[RequestId, LeaseId] = {}
         self._carrier: Address[AskMember] | None = None
         self._forward_timeout_s = 0.0
         self._forwarded: dict[int, _Forward] = {}
@@ -172,9 +183,12 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 for lease in message.leases:
                     self._lessor.revoked(lease)
                     self._answer_late(lease)
+                    self._end_clearing(lease, 0)
             case Checkpointed():
                 for lease, remaining_s in message.leases:
                     self._lessor.checkpoint(lease, remaining_s)
+                    if not remaining_s:
+                        self._end_clearing(lease, self._lessor.ttl_s(lease) or 0)
             case TimeToLive():
                 self._answer_times(message)
             case Answered():
@@ -197,12 +211,19 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 if message.now_s >= self._next_check_s:
                     self._next_check_s = message.now_s + EXPIRY_CHECK_S
                     self._revoke_expired(message.now_s)
+                    self._checkpoint(message.now_s)
             case AuthIs():
                 self._rules = message.rules
             case TokensUsed():
                 pass  # for listeners
-            case Completed() | Refused():
-                pass  # a revoke that failed is tried again after the lessor's retry time
+            case Completed():
+                for request_id, _ in message.outcomes:
+                    self._clears.pop(request_id, None)
+            case Refused():
+                # A revoke that failed is tried again after the lessor's retry time.
+                for request_id in message.request_ids:
+                    if request_id in self._clears:
+                        self._end_clearing(self._clears.pop(request_id), NotPrimaryLessor())
 
     def _count_granted(self, message: Granted) -> None:
         self._granted_count += len(message.leases)
@@ -228,6 +249,9 @@ class LeaseActor(NodeActor[LeaseMessage]):
 
     def _renew(self, message: Renew, *, caught_up: bool = False) -> None:
         now_s = self._clock.monotonic_s()
+        if not self._fast_renewals and not caught_up and self._lessor.primary:
+            self._unknown.wait(message, now_s)
+            return
         answers: list[tuple[int, int | EtcdError]] = []
         for token, lease in message.asks:
             try:
@@ -244,6 +268,8 @@ class LeaseActor(NodeActor[LeaseMessage]):
                 self._late.setdefault(lease, []).append((token, message.answer_to))
             elif ttl_s is None and not caught_up:
                 self._unknown.wait(message._replace(asks=((token, lease),)), now_s)
+            elif ttl_s is not None and self._lessor.checkpointed(lease):
+                self._clear(lease, token, message.answer_to)
             else:
                 self._renewed_count += ttl_s is not None
                 answers.append((token, ttl_s or 0))
@@ -309,6 +335,9 @@ class LeaseActor(NodeActor[LeaseMessage]):
         for asks in late.values():
             for token, answer_to in asks:
                 answer_to.tell(Renewed([(token, NotPrimaryLessor())]))
+        self._clears.clear()
+        for lease in list(self._clearing):
+            self._end_clearing(lease, NotPrimaryLessor())
         for ask in self._unknown.give_up():
             self.handle(ask)
 
@@ -320,6 +349,34 @@ class LeaseActor(NodeActor[LeaseMessage]):
         if remaining_s is None:
             return LeaseTimes(None, 0)
         return LeaseTimes(int(remaining_s), self._lessor.ttl_s(lease) or 0)
+
+    # -- what is left of long leases ---------------------------------------------------------------------------------
+
+    def _clear(self, lease: LeaseId, token: int, answer_to: Address[Renewed]) -> None:
+        """Answer a renewal once nobody will take up what was left of the lease before it."""
+        waiting = self._clearing.setdefault(lease, [])
+        waiting.append((token, answer_to))
+        if len(waiting) == 1:
+            self._clears[self._propose_checkpoints([Checkpoint(lease, 0)])] = lease
+
+    def _end_clearing(self, lease: LeaseId, ttl_s: int | EtcdError) -> None:
+        for token, answer_to in self._clearing.pop(lease, ()):
+            self._renewed_count += isinstance(ttl_s, int) and ttl_s > 0
+            answer_to.tell(Renewed([(token, ttl_s)]))
+
+    def _checkpoint(self, now_s: float) -> None:
+        while due := self._lessor.due_checkpoints(now_s, CHECKPOINTS_PER_ENTRY_MAX):
+            self._propose_checkpoints(due)
+
+    def _propose_checkpoints(self, checkpoints: Iterable[Checkpoint]) -> RequestId:
+        request_id = self._ids.make()
+        told = LeaseCheckpointRequest(
+            checkpoints=[LeaseCheckpoint(ID=lease, remaining_TTL=remaining_s) for lease, remaining_s in checkpoints]
+        )
+        request = InternalRaftRequest(header=RequestHeader(ID=request_id), lease_checkpoint=told)
+        # Only what this term's leader knows counts: held for another, it would shorten what that one has renewed.
+        self._raft.tell(Propose([(request_id, request.SerializeToString())], self.actor_ref, self._role.term))
+        return request_id
 
     def _revoke_expired(self, now_s: float) -> None:
         expired = self._lessor.expired(now_s, REVOKES_PER_CHECK_MAX)

@@ -102,6 +102,7 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         raft: Address[RaftMessage],
         lease: Address[LeaseMessage],
         worker: Address[Work],
+        checker: Address[Work],
         make_export: Callable[[View], Export],
         snap_folder: Path,
         timeout_s: float,
@@ -109,7 +110,10 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         removed: Callable[[], None],
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
-        """*known* are members that the store may not know yet; *removed* is called when peers say that this one was."""
+        """*known* are members that the store may not know yet; *removed* is called when peers say that this one was.
+
+        *worker* makes snapshots, *checker* hashes for other members.
+        """
         super().__init__(home)
         self._identity = identity
         self._known = dict(known)
@@ -119,6 +123,7 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         self._raft = raft
         self._lease = lease
         self._worker = worker
+        self._checker = checker
         self._make_export = make_export
         self._snap_folder = snap_folder
         self._incoming_count = 0
@@ -316,11 +321,14 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
     def hash_kv(self, revision: int, then: Callable[[tuple[HashKv, int] | EtcdError], None]) -> None:
         """See PeerNode."""
 
-        def with_view(view: View) -> None:
-            job = partial(hashed, view, revision)
-            self._worker.tell(Work(self._token(then), job, self.actor_ref))
+        def with_view(found: tuple[View, HashKv | None]) -> None:
+            view, made = found
+            if made is not None:
+                then((made, view.revision))
+            else:
+                self._checker.tell(Work(self._token(then), partial(hashed, view, revision), self.actor_ref))
 
-        self._inspect(with_view, lambda applier: applier.store.view())
+        self._inspect(with_view, lambda applier: applier.hash_question(revision))
 
     # -- the rest ----------------------------------------------------------------------------------------------------
 
@@ -427,7 +435,7 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         if peer is not None:
             headers = self._identity.request_headers()
             if asked.body:
-                headers.append(("Content-Type", "application/protobuf"))
+                headers.append(("Content-Type", asked.content_type))
             try:
                 got = await peer.ask(asked.method, asked.path, headers, asked.body, asked.timeout_s)
             except PeerUnreachable:

@@ -20,6 +20,7 @@ from actors.messages.metrics import Gather, Measure, Measured
 from actors.messages.peer_transport import ObserveActivity
 from actors.messages.raft import InspectRaft, ObserveRole, Propose, ReadIndex, RoleIs
 from actors.messages.serve import (
+    Accepted,
     Answered,
     AuthIs,
     Completed,
@@ -66,6 +67,7 @@ from services.client_http import ClientHttp
 from services.errors import status_of
 from services.grpc_metrics import samples as grpc_samples
 from services.identity import certified_name, refuse, token_in
+from services.lease import REVOKE_TAG
 from services.routes import client_routes
 from services.standing import needs_leader
 from services.timing import LongTimes, Times
@@ -98,6 +100,9 @@ if TYPE_CHECKING:
 COMMIT_APPLY_GAP_MAX = 5000
 """Committed entries not yet applied beyond which proposals are refused (etcd's bound)."""
 
+COMMIT_APPLY_GAP_MAX_OF_REVOKES = 10_000
+"""The same for revocations of leases where the gate PriorityRequest is on."""
+
 WAITING_CALLS_MAX = 50_000
 """Proposals of this listener that may wait for their answer at once."""
 
@@ -106,6 +111,9 @@ WATCH_UNSENT_BYTES_MAX = 1 << 20
 
 EXPORTS_MAX = 4
 """Snapshots that clients of this listener may be fetching at once: each takes the store's size on the disk."""
+
+JOBS_WAITING_MAX = 1000
+"""Jobs of this listener's clients that may wait for another thread at once."""
 
 HASHES_WAITING_MAX = 1000
 """Passwords that may wait for their hash at once: a minute's work at the default cost."""
@@ -173,6 +181,7 @@ class ServeActor(NodeActor[ServeMessage]):
         clock: Clock,
         metrics: Address[Gather],
         worker: Address[Work],
+        checker: Address[Work],
         exporter: Address[Work],
         make_export: Callable[[View], Export],
         hashers: Sequence[Address[Work]],
@@ -183,6 +192,7 @@ class ServeActor(NodeActor[ServeMessage]):
         http: HttpOptions = HTTP_DEFAULT,
         profiler: Address[Work] | None = None,
         additions: Additions = NO_ADDITIONS,
+        revokes_first: bool = False,
     ) -> None:
         super().__init__(home)
         self.headers = headers
@@ -212,6 +222,8 @@ class ServeActor(NodeActor[ServeMessage]):
         self.cluster_version = ""
         self._metrics = metrics
         self._worker = worker
+        self._checker = checker
+        self._jobs_waiting = 0
         self._exporter = exporter
         self._hashers = hashers
         self._hashes_waiting = 0
@@ -219,9 +231,9 @@ class ServeActor(NodeActor[ServeMessage]):
         self._http = http
         self._profiler = profiler
         self._additions = additions
+        self._revokes_first = revokes_first
         self._times: Times | None = None
         self._long_times: LongTimes
-        self._long_reads = 0
         self._failed_count = self._slow_rounds = self._failed_rounds = 0
         self._tokens_waiting: list[tuple[float, Context, Callable[[Identity], None], Callable[[EtcdError], None]]] = []
         self._tokens_tick_s = 0.0
@@ -235,6 +247,8 @@ class ServeActor(NodeActor[ServeMessage]):
         self._refusal: EtcdError | None = None
         self._proposals: list[tuple[RequestId, bytes]] = []
         self._waiting: dict[RequestId, tuple[Call, float]] = {}
+        self._accepted: dict[RequestId, tuple[Call, float]] = {}
+        """Applied, and waited for as long as their clients do."""
         self._flush_scheduled = False
         self._reads_next: list[Read] = []
         self._round: list[Read] = []
@@ -292,6 +306,10 @@ class ServeActor(NodeActor[ServeMessage]):
                     self._answer(token, ttl_s)
             case Answered():
                 self._answer(message.token, message.outcome)
+            case Accepted():
+                for request_id in message.request_ids:
+                    if request_id in self._waiting:
+                        self._accepted[request_id] = self._waiting.pop(request_id)
             case Refused():
                 self._failed_count += len(message.request_ids)
                 self._complete(Completed([(request_id, message.error) for request_id in message.request_ids]))
@@ -365,10 +383,8 @@ class ServeActor(NodeActor[ServeMessage]):
         if refusal is not None:
             call.fail(status_of(refusal))
             return
-        if (
-            self.commit_index - self.view.applied_index > COMMIT_APPLY_GAP_MAX
-            or len(self._waiting) >= WAITING_CALLS_MAX
-        ):
+        gap = self.commit_index - self.view.applied_index
+        if (gap > COMMIT_APPLY_GAP_MAX and gap > self._gap_max(tag)) or len(self._waiting) >= WAITING_CALLS_MAX:
             call.fail(status_of(TooManyRequests()))
             return
         if as_caller and self.auth.enabled:
@@ -376,6 +392,10 @@ class ServeActor(NodeActor[ServeMessage]):
             return
         request_id, header = self._ids.make_with_header()
         self._enqueue(call, request_id, b"".join((tag, varint(len(body)), body, header)))
+
+    def _gap_max(self, tag: bytes) -> int:
+        # What gives room is let in for longer, so that a server that is behind can be helped.
+        return COMMIT_APPLY_GAP_MAX_OF_REVOKES if self._revokes_first and tag == REVOKE_TAG else COMMIT_APPLY_GAP_MAX
 
     def _propose_as(self, call: Call, tag: bytes, body: bytes, identity: Identity) -> None:
         if identity == NOBODY and tag != AUTH_STATUS_TAG:
@@ -427,7 +447,9 @@ class ServeActor(NodeActor[ServeMessage]):
         for request_id, outcome in message.outcomes:
             entry = waiting.pop(request_id, None)
             if entry is None:
-                continue
+                entry = self._accepted.pop(request_id, None)
+                if entry is None:
+                    continue
             call, since_s = entry
             if isinstance(outcome, bytes):
                 call.reply(outcome)
@@ -552,19 +574,27 @@ class ServeActor(NodeActor[ServeMessage]):
 
     # -- questions to others -----------------------------------------------------------------------------------------
 
-    def work(self, call: Answerable, job: Callable[[], bytes]) -> None:
+    def work(self, call: Answerable, job: Callable[[], bytes], *, slow: bool = False) -> None:
         """See Node."""
+        if self._jobs_waiting >= JOBS_WAITING_MAX:
+            call.fail(status_of(TooManyRequests()))
+            return
+        self._jobs_waiting += 1
 
         def answer(outcome: object) -> None:
-            self._long_reads -= 1
+            self._jobs_waiting -= 1
             if isinstance(outcome, EtcdError):
                 call.fail(status_of(outcome))
-            else:
+            elif not call.done:
                 assert isinstance(outcome, bytes), type(outcome)
                 call.reply(outcome)
 
-        self._long_reads += 1
-        self._worker.tell(Work(self._token(answer), job, self.actor_ref))
+        worker = self._checker if slow else self._worker
+        worker.tell(Work(self._token(answer), lambda: None if call.done else job(), self.actor_ref))
+
+    def hash_question(self, revision: int, then: Callable[..., None]) -> None:
+        """See Node."""
+        self._inspect(then, lambda applier: applier.hash_question(revision))
 
     def make_lease_id(self) -> LeaseId:
         """See Node."""
@@ -622,7 +652,7 @@ class ServeActor(NodeActor[ServeMessage]):
             *(() if self._times is None else self._times.samples()),
             *self._pages.samples(),
             *self._long_times.samples(),
-            Sample("etcd_mvcc_db_open_read_transactions", len(self._exports) + self._long_reads),
+            Sample("etcd_mvcc_db_open_read_transactions", len(self._exports) + self._jobs_waiting),
             Sample("etcd_server_proposals_pending", len(self._waiting)),
             Sample("etcd_server_proposals_failed_total", self._failed_count),
             Sample("etcd_server_slow_read_indexes_total", self._slow_rounds),
@@ -814,9 +844,10 @@ class ServeActor(NodeActor[ServeMessage]):
 
     def _fail_all(self, error: EtcdError) -> None:
         status = status_of(error)
-        for call, _ in self._waiting.values():
-            call.fail(status)
-        self._waiting.clear()
+        for waiting in (self._waiting, self._accepted):
+            for call, _ in waiting.values():
+                call.fail(status)
+            waiting.clear()
         reads = [*self._round, *self._reads_next, *(read for _, _, at in self._reads_at for read in at)]
         self._round, self._reads_next, self._reads_at = [], [], []
         for asker, _ in reads:

@@ -97,9 +97,6 @@ def usable_outputs(values: tuple[str, ...]) -> str | None:
 
 def supported_gates(switches: tuple[GateSwitch, ...]) -> str | None:
     """Demand the defaults of those gates that actcd cannot switch yet."""
-    on = dict(switches)
-    if on.get("LeaseCheckpointPersist") and not on.get("LeaseCheckpoint"):
-        return "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
     if names := unsupported(switches):
         return f"actcd does not support switching the feature gate {', '.join(names)} yet; leave it at its default"
     return None

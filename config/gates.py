@@ -1,6 +1,7 @@
 """Feature gates: behaviours that are switched by name, each with a stage and a default.
 
-Owns the table of gates and the syntax ``A=true,B=false``.  Spec: etcd's ``--feature-gates``.
+Owns the table of gates and the syntax ``A=true,B=false``.  Spec: etcd's ``--feature-gates``; what keeps members from
+silently differing is on by default here.
 """
 
 from __future__ import annotations
@@ -32,16 +33,14 @@ class GateSwitch(NamedTuple):
 
 GATES: tuple[Gate, ...] = (
     Gate("StopGRPCServiceOnDefrag", "alpha", False, "health says NOT_SERVING during defragmentation", supported=False),
-    Gate(
-        "InitialCorruptCheck", "alpha", False, "compare hashes with the other members before serving", supported=False
-    ),
-    Gate("CompactHashCheck", "alpha", False, "the leader compares the members' compaction hashes", supported=False),
+    Gate("InitialCorruptCheck", "alpha", True, "compare hashes with the other members before serving"),
+    Gate("CompactHashCheck", "alpha", True, "the leader compares the members' compaction hashes"),
     Gate("TxnModeWriteWithSharedBuffer", "beta", True, "tuning of etcd's bbolt transactions", supported=False),
-    Gate("LeaseCheckpoint", "alpha", False, "replicate the remaining time of leases", supported=False),
-    Gate("LeaseCheckpointPersist", "alpha", False, "keep it across restarts; needs LeaseCheckpoint", supported=False),
+    Gate("LeaseCheckpoint", "alpha", True, "replicate the remaining time of leases"),
+    Gate("LeaseCheckpointPersist", "alpha", True, "keep it across restarts; needs LeaseCheckpoint"),
     Gate("SetMemberLocalAddr", "alpha", False, "dial peers from the advertised address", supported=False),
-    Gate("FastLeaseKeepAlive", "beta", True, "renew a known lease without waiting for apply", supported=False),
-    Gate("PriorityRequest", "alpha", False, "let lease revocations pass the limit on requests", supported=False),
+    Gate("FastLeaseKeepAlive", "beta", True, "renew a known lease without waiting for apply"),
+    Gate("PriorityRequest", "alpha", False, "let lease revocations pass the limit on requests"),
 )
 _BY_NAME = {gate.name: gate for gate in GATES}
 _STAGES = {"AllAlpha": "alpha", "AllBeta": "beta"}
@@ -66,7 +65,14 @@ def parse_gates(text: str) -> tuple[GateSwitch, ...]:
         for gate in GATES:
             if gate.stage == _STAGES[stage]:
                 wanted.setdefault(gate.name, on)
+    if wanted.get("LeaseCheckpointPersist") and wanted.get("LeaseCheckpoint") is False:
+        raise BadValue("enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")
     return tuple(GateSwitch(name, on) for name, on in sorted(wanted.items()) if on != _BY_NAME[name].default)
+
+
+def is_on(switches: tuple[GateSwitch, ...], name: str) -> bool:
+    """Return whether the gate *name* is on, given those that were switched."""
+    return dict(switches).get(name, _BY_NAME[name].default)
 
 
 def format_gates(switches: tuple[GateSwitch, ...]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost, parse_token_options
 from config.compaction import parse_auto_compaction
 from config.faults import BadValue, Fault
+from config.gates import is_on
 from config.notes import Note
 from config.schema import DEFAULT_NAME, Config
 from config.tls import tls_faults, tls_warnings
@@ -57,9 +58,8 @@ def warnings(config: Config) -> Iterator[Note]:
     yield from tls_warnings(config)
     for unknown in parse_token_options(config.auth.auth_token).unknown:
         yield Note("warning", "an option of auth-token means nothing", {"key": unknown})
-    if any(switch.name == "LeaseCheckpoint" for switch in member.feature_gates) and not any(
-        switch.name == "LeaseCheckpointPersist" for switch in member.feature_gates
-    ):
+    gates = member.feature_gates
+    if is_on(gates, "LeaseCheckpoint") and not is_on(gates, "LeaseCheckpointPersist"):
         yield Note("warning", "LeaseCheckpoint without LeaseCheckpointPersist loses checkpoints at a restart")
 
 

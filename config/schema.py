@@ -714,16 +714,14 @@ class Features:
     corrupt_check_time_s: float = setting(
         "corrupt-check-time",
         DURATION_S,
-        0.0,
-        "Time between checks that the members agree (0 means none).",
-        supported=False,
+        14_400.0,
+        "Time between the leader's comparisons of all members' keys (0 means none).",
     )
     compact_hash_check_time_s: float = setting(
         "compact-hash-check-time",
         DURATION_S,
         60.0,
         "Time between comparisons of compaction hashes.",
-        supported=False,
         check=checks.above_zero_s("compact-hash-check-time"),
     )
     compaction_batch_limit: int = setting(

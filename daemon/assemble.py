@@ -11,6 +11,7 @@ import os
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from actors.address import Delivery
 from actors.apply import ApplyActor, CompactionPace, SnapshotPolicy
 from actors.boot import BootActor
 from actors.compactor import CompactorActor
+from actors.corruption import Checks, CorruptionActor
 from actors.extension import Place
 from actors.extension_calls import InsideScheme
 from actors.extension_gate import ExtensionGateActor, GateCarrier, Kind
@@ -34,6 +36,7 @@ from actors.watch import WatchActor
 from actors.worker import WorkerActor
 from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost
 from config.compaction import parse_auto_compaction
+from config.gates import is_on
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.lessor import Lessor
@@ -102,6 +105,9 @@ HASHERS_MAX = 4
 FIRST_LISTENER_OWNER = 5
 """Of request ids: the actors that propose come before the listeners."""
 
+LEASE_CHECKPOINT_S = 300.0
+"""How often all members are told what is left of each longer lease (etcd's interval)."""
+
 READS_PER_MS_BITS = 20
 DIAL_TIMEOUT_S = 1.0
 """Beside an election timeout (etcd's rule)."""
@@ -152,6 +158,7 @@ class Outside:
     log: structlog.stdlib.BoundLogger
     samples: Callable[[], Sequence[Sample]] = tuple
     """Gives the numbers that belong to no actor, from any thread."""
+    lease_checkpoint_s: float = LEASE_CHECKPOINT_S
 
     def log_of(self, actor: str) -> structlog.stdlib.BoundLogger:
         """Return the logger of one actor."""
@@ -165,6 +172,8 @@ class Base:
     wal: Address[WalMessage]
     apply: Address[ApplyMessage]
     worker: Address[Work]
+    checker: Address[Work]
+    """Hashes what members compare."""
     exporter: Address[Work]
 
 
@@ -205,7 +214,9 @@ class Assembled:
     peers: Address[PeerTransportMessage]
     membership: Address[MembershipMessage]
     published: Future[None]
-    """Resolved once this member's attributes are applied: it may serve clients."""
+    """Resolved once this member's attributes are applied: it may serve clients, unless the next one says otherwise."""
+    may_serve: Future[None]
+    """Resolved once its data was compared with the others'; raises FoundCorrupt where it differs."""
     extensions: Address[StartExtensions | StopExtensions] | None
     """Looks after them; None without any."""
 
@@ -224,6 +235,16 @@ def make_schedule(config: Config, clock: Clock) -> Schedule | None:
     return PeriodicSchedule(kept.period_s, clock.monotonic_s()) if kept.period_s else None
 
 
+def make_checks(config: Config, booted: Booted) -> Checks:
+    """Return which comparisons with other members are made; a member without data of its own has nothing to compare."""
+    gates, features = config.member.feature_gates, config.features
+    return Checks(
+        initial=booted.restarted and is_on(gates, "InitialCorruptCheck"),
+        periodic_s=features.corrupt_check_time_s,
+        compaction_s=features.compact_hash_check_time_s if is_on(gates, "CompactHashCheck") else 0.0,
+    )
+
+
 def take_snapshot(booted: Booted, snapshot: Snapshot) -> None:
     """Replace the store by *snapshot*, whose file has been received."""
     metadata = snapshot.metadata
@@ -240,6 +261,9 @@ def assemble(config: Config, booted: Booted, outside: Outside, extensions: Seque
     published: Future[None] = Future()
     published.set_running_or_notify_cancel()
     keepers = _spawn_keepers(config, booted, outside, ids, base, consensus, published)
+    may_serve: Future[None] = Future()
+    may_serve.set_running_or_notify_cancel()
+    corruption = _spawn_corruption(config, booted, outside, ids, base, consensus, may_serve)
     metrics = host.spawn(host.loop(CORE), MetricsActor, own=outside.samples, clock=outside.clock)
     gate = _spawn_gate(config, outside, ids, consensus, extensions) if extensions else None
     clients = _spawn_clients(config, booted, outside, ids, base, consensus, metrics, gate, extensions)
@@ -251,6 +275,7 @@ def assemble(config: Config, booted: Booted, outside: Outside, extensions: Seque
         consensus.lease,
         consensus.peers,
         consensus.membership,
+        corruption,
         *clients,
     ]
     for source in sources:
@@ -262,6 +287,7 @@ def assemble(config: Config, booted: Booted, outside: Outside, extensions: Seque
         consensus.watch,
         consensus.lease,
         consensus.membership,
+        corruption,
         *keepers,
         metrics,
         *clients,
@@ -270,7 +296,7 @@ def assemble(config: Config, booted: Booted, outside: Outside, extensions: Seque
         ticker.listen(listener)
     if gate is not None:
         metrics.tell(Join(gate))
-    return Assembled(clients, consensus.peers, consensus.membership, published, gate)
+    return Assembled(clients, consensus.peers, consensus.membership, published, may_serve, gate)
 
 
 def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
@@ -287,6 +313,7 @@ def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
         logger=outside.log_of("wal"),
     )
     worker = host.spawn(own, WorkerActor)
+    checker = host.spawn(own, WorkerActor)
     exporter = host.spawn(own, WorkerActor)
     features = config.features
     apply = host.spawn(
@@ -295,6 +322,7 @@ def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
         applier=booted.applier,
         wal=wal,
         worker=worker,
+        checker=checker,
         later=outside.ticker.after,
         clock=clock,
         replace_store=partial(take_snapshot, booted),
@@ -303,12 +331,12 @@ def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
         compaction=CompactionPace(features.compaction_batch_limit, features.compaction_sleep_interval_s),
         logger=outside.log_of("apply"),
     )
-    return Base(wal, apply, worker, exporter)
+    return Base(wal, apply, worker, checker, exporter)
 
 
 def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids, base: Base) -> Consensus:
     host, clock = outside.host, outside.clock
-    shared, timeout_s = host.loop(CORE), request_timeout_s(config)
+    shared, timeout_s, gates = host.loop(CORE), request_timeout_s(config), config.member.feature_gates
     # Numbers of reads rise over restarts, so that an answer from before one is no answer after it.
     raft = host.spawn(
         shared,
@@ -334,13 +362,18 @@ def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids,
     lease = host.spawn(
         shared,
         LeaseActor,
-        lessor=Lessor(retry_s=timeout_s, in_flight_max=REVOKES_IN_FLIGHT_MAX),
+        lessor=Lessor(
+            retry_s=timeout_s,
+            in_flight_max=REVOKES_IN_FLIGHT_MAX,
+            checkpoint_interval_s=outside.lease_checkpoint_s if is_on(gates, "LeaseCheckpoint") else inf,
+        ),
         clock=clock,
         extend_s=config.member.election_timeout_ms / 1000.0,
         apply=base.apply,
         raft=raft,
         request_ids=ids.requests_of(0),
         logger=outside.log_of("lease"),
+        fast_renewals=is_on(gates, "FastLeaseKeepAlive"),
     )
     peers = host.spawn(
         shared,
@@ -363,6 +396,7 @@ def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids,
         raft=raft,
         lease=lease,
         worker=base.exporter,
+        checker=base.checker,
         make_export=outside.disk.make_export,
         snap_folder=booted.snap_folder,
         timeout_s=timeout_s,
@@ -431,6 +465,32 @@ def _spawn_keepers(
         )
         keepers.append(compactor)
     return keepers
+
+
+def _spawn_corruption(
+    config: Config,
+    booted: Booted,
+    outside: Outside,
+    ids: Ids,
+    base: Base,
+    consensus: Consensus,
+    may_serve: Future[None],
+) -> Address[Measure | Tick]:
+    host = outside.host
+    return host.spawn(
+        host.loop(CORE),
+        CorruptionActor,
+        local=ids.member,
+        checks=make_checks(config, booted),
+        first_timeout_s=request_timeout_s(config),
+        may_serve=may_serve,
+        clock=outside.clock,
+        apply=base.apply,
+        raft=consensus.raft,
+        peers=consensus.peers,
+        checker=base.checker,
+        logger=outside.log_of("corruption"),
+    )
 
 
 def _spawn_gate(
@@ -532,6 +592,7 @@ def _spawn_clients(
             clock=outside.clock,
             metrics=metrics,
             worker=base.worker,
+            checker=base.checker,
             exporter=base.exporter,
             make_export=outside.disk.make_export,
             hashers=hashers,
@@ -541,6 +602,7 @@ def _spawn_clients(
             logger=logger,
             http=http_options(config, Serves.GRPC if listening is None else listening.serves),
             profiler=profiler,
+            revokes_first=is_on(member.feature_gates, "PriorityRequest"),
             additions=NO_ADDITIONS if inside else additions,
         )
 

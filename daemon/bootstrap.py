@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from config.gates import is_on
 from core.apply.applier import Applier
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
@@ -122,6 +123,7 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
         minimum_ttl_s(election_ticks=ticks, tick_ms=config.member.heartbeat_interval_ms),
         decode_conf_change,
         quota if quota > 0 else None,
+        persist_checkpoints=is_on(config.member.feature_gates, "LeaseCheckpointPersist"),
     )
     if restarted and config.unsafe.force_new_cluster:
         recovered = _forced(config, recovered, applier, logger)

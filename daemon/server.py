@@ -16,6 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from actors.address import Delivery
+from actors.corruption import FoundCorrupt
 from actors.extension_gate import STOP_TIMEOUT_S
 from actors.messages.extension import StartExtensions, StopExtensions
 from actors.messages.membership import StepDown
@@ -80,6 +81,7 @@ REFUSALS = (
     DataDirectoryRefused,
     BootstrapRefused,
     FoundingRefused,
+    FoundCorrupt,
     JoinRefused,
     JwtKeysRefused,
     ExtensionsRefused,
@@ -115,21 +117,22 @@ class Running:
     def open(self, given_up: Callable[[], bool]) -> bool:
         """Let the world in: peers at once, clients when this member is published.
 
-        False if *given_up* said so before that.
+        False if *given_up* said so before that.  Raises FoundCorrupt, and then only stop() is left to do.
         """
         config, logger = self._config, self._logger
         self._node.peers.tell(Open())
         for peer_url in config.member.listen_peer_urls:
             logger.info("serving peer traffic", address=str(peer_url))
-        while not given_up() and not self._host.retired:
-            self._host.exit_if_crashed()
-            try:
-                self._node.published.result(timeout=0.1)
-            except FutureTimeoutError:
-                continue
-            break
-        else:
-            return False
+        for awaited in (self._node.published, self._node.may_serve):
+            while not given_up() and not self._host.retired:
+                self._host.exit_if_crashed()
+                try:
+                    awaited.result(timeout=0.1)
+                except FutureTimeoutError:
+                    continue
+                break
+            else:
+                return False
         for client in self._node.clients:
             client.tell(Open())
         if self._node.extensions is not None:

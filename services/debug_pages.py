@@ -84,6 +84,11 @@ class _Text:
     def __init__(self, responder: HttpResponder) -> None:
         self._responder = responder
 
+    @property
+    def done(self) -> bool:
+        """See Answerable."""
+        return self._responder.done
+
     def reply(self, body: bytes) -> None:
         """See Answerable."""
         self._responder.reply(200, TEXT, body)

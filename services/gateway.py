@@ -201,10 +201,9 @@ class Gateway:
             return b""
 
         def then() -> None:
-            if not responder.done:
-                self._begin(route, request, responder, timeout_s, found[0])
+            self._begin(route, request, responder, timeout_s, found[0])
 
-        self._node.work(_Decoded(then), job)
+        self._node.work(_Decoded(responder, then), job)
 
     def _begin(
         self, route: _Route, request: HttpRequest, responder: HttpResponder, timeout_s: float, messages: Outcome
@@ -231,8 +230,14 @@ class Gateway:
 class _Decoded:
     """Hears from the worker that a body has been read."""
 
-    def __init__(self, then: Callable[[], None]) -> None:
+    def __init__(self, responder: HttpResponder, then: Callable[[], None]) -> None:
+        self._responder = responder
         self._then = then
+
+    @property
+    def done(self) -> bool:
+        """See Answerable."""
+        return self._responder.done
 
     def reply(self, _nothing: bytes) -> None:
         """See Answerable."""
@@ -240,7 +245,7 @@ class _Decoded:
 
     def fail(self, status: Status) -> None:
         """See Answerable; what is wrong with a body is no failure of the worker."""
-        raise AssertionError(status)
+        refuse(self._responder, status)
 
 
 def outcome(route: _Route, body: bytes) -> Outcome:

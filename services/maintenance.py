@@ -27,6 +27,8 @@ from services.identity import admit, is_known, is_root
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.mvcc.hashing import HashKv
+    from core.mvcc.view import View
     from core.types import MemberId
     from net.rpc import Call
     from services.node import Node
@@ -87,7 +89,9 @@ class MaintenanceService:
             return
         view, header = self._node.view, self._node.header()
         self._node.work(
-            call, lambda: header + HashResponse(hash=hash_all(view, google_crc32c.extend)).SerializeToString()
+            call,
+            lambda: header + HashResponse(hash=hash_all(view, google_crc32c.extend)).SerializeToString(),
+            slow=True,
         )
 
     def hash_kv(self, call: Call, payload: bytes) -> None:
@@ -95,14 +99,22 @@ class MaintenanceService:
         request = decode(call, HashKVRequest, payload)
         if request is None:
             return
-        view, header = self._node.view, self._node.header()
+        node = self._node
 
-        def job() -> bytes:
-            result = hash_kv(view, request.revision, google_crc32c.extend)
-            answer = HashKVResponse(hash=result.hash, compact_revision=result.compact_revision)
-            return header + answer.SerializeToString()
+        def with_view(found: tuple[View, HashKv | None]) -> None:
+            view, made = found
+            header = node.headers.encode(view.revision, node.term)
 
-        self._node.work(call, job)
+            def job() -> bytes:
+                result = made or hash_kv(view, request.revision, google_crc32c.extend)
+                answer = HashKVResponse(
+                    hash=result.hash, compact_revision=result.compact_revision, hash_revision=result.revision
+                )
+                return header + answer.SerializeToString()
+
+            node.work(call, job, slow=True)
+
+        node.hash_question(request.revision, with_view)
 
 
 def alarm_text(member: MemberId, alarm: int) -> str:

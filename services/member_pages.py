@@ -1,7 +1,7 @@
 """Pages by which one member asks another for what only a leader can do, as both sides see them.
 
-Owns the paths, the bodies and the statuses of /members/promote/<id>, /leases and /leases/internal; knows nothing of who
-carries them.  Forms are etcd's, including the texts by which it tells refusals apart.
+Owns the paths, the bodies and the statuses of /members/promote/<id>, /members/hashkv, /leases and /leases/internal;
+knows nothing of who carries them.  Forms are etcd's, including the texts by which it tells refusals apart.
 """
 
 from __future__ import annotations
@@ -12,20 +12,32 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from core.alarms.corruption import NotTold, ToldHash
 from core.apply.applier import encode_member
-from core.errors import EtcdError, LearnerNotReady, MemberNotFound, MemberNotLearner, RequestTimeout
+from core.errors import (
+    Compacted,
+    EtcdError,
+    FutureRevision,
+    LearnerNotReady,
+    MemberNotFound,
+    MemberNotLearner,
+    RequestTimeout,
+)
 from core.membership.member import MalformedMember, member_from_fields
+from core.mvcc.hashing import HashKv
 from core.mvcc.varint import field
 from proto.lease_pb2 import LeaseInternalRequest, LeaseInternalResponse
 from proto.rpc_pb2 import LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest
 from services.node import LeaseTimes
 
 if TYPE_CHECKING:
+    from core.alarms.corruption import Answer
     from core.types import LeaseId
 
 PROMOTE_PATH = "/members/promote/"
 RENEW_PATH = "/leases"
 TIMES_PATH = "/leases/internal"
+HASH_PATH = "/members/hashkv"
 
 _MEMBERS_TAG = b"\x12"
 _NOT_FOUND = "membership: ID not found"
@@ -103,3 +115,30 @@ def times_outcome(status: int, body: bytes) -> LeaseTimes | None:
     except DecodeError:
         return None
     return LeaseTimes(times.TTL, times.grantedTTL) if times.TTL >= 0 else LeaseTimes(None, 0)
+
+
+def hash_question(revision: int) -> bytes:
+    """Return the body that asks for the hash of the keys at *revision*."""
+    return json.dumps({"revision": revision}).encode()
+
+
+def hash_outcome(status: int, body: bytes, revision: int) -> Answer:
+    """Return what a member told of its hash at *revision*.  etcd 3.5 does not say of which revision it is."""
+    text = body[:200].decode(errors="replace").strip()
+    if status == HTTPStatus.BAD_REQUEST and Compacted.text.removeprefix("etcdserver: ") in text:
+        return NotTold("it is compacted beyond the revision", for_good=True)
+    if status == HTTPStatus.BAD_REQUEST and FutureRevision.text.removeprefix("etcdserver: ") in text:
+        return NotTold("it has not come to the revision yet", for_good=False)
+    if status != HTTPStatus.OK:
+        return NotTold(f"it answers {status} {text}", for_good=False)
+    try:
+        told = json.loads(body)
+        made, at = told.get("hash", 0), told.get("hash_revision", revision)
+        compact_revision, current = told.get("compact_revision", 0), told.get("header", {}).get("revision", 0)
+    except (ValueError, AttributeError, RecursionError):
+        made = at = compact_revision = current = None
+    if not all(type(number) is int for number in (made, at, compact_revision, current)):
+        return NotTold(f"it answers what is no hash: {text}", for_good=False)
+    if at != revision:
+        return NotTold(f"its hash is of revision {at}", for_good=True)
+    return ToldHash(HashKv(made, at, compact_revision), current)

@@ -25,6 +25,11 @@ FAMILIES: dict[str, Family] = {
     ),
     "actcd_actor_mailbox_depth": Family("gauge", "Messages that wait for an actor.", ("actor",)),
     "actcd_actor_messages_total": Family("counter", "Messages that an actor has taken.", ("actor",)),
+    "actcd_corruption_checks_total": Family(
+        "counter",
+        "Comparisons of the members' data by kind and outcome; incomplete means that somebody could not be compared.",
+        ("check", "outcome"),
+    ),
     "actcd_extension_calls_lost_total": Family(
         "counter", "Calls of which an extension was not told, since it was too slow.", ("extension",)
     ),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from core.auth.rules import Identity, Rules
     from core.errors import EtcdError
     from core.metrics import Sample
+    from core.mvcc.hashing import HashKv
     from core.mvcc.view import View
     from core.mvcc.watch_streams import StreamId
     from core.raft.messages import ConfChange
@@ -65,6 +66,10 @@ class Export(Protocol):
 
 class Answerable(Protocol):
     """What waits for a worker's result: a call, or a page."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody waits any more.  May be asked from any thread."""
 
     def reply(self, message: bytes, /) -> None:
         """Take the result."""
@@ -158,8 +163,15 @@ class Node(Protocol):
     def read(self, asker: Asker, then: Callable[[View], None]) -> None:
         """Call *then* with a view that holds every write acknowledged before now (linearizable)."""
 
-    def work(self, call: Answerable, job: Callable[[], bytes]) -> None:
-        """Answer *call* with what *job* returns, run on another thread; it may raise an EtcdError."""
+    def work(self, call: Answerable, job: Callable[[], bytes], *, slow: bool = False) -> None:
+        """Answer *call* with what *job* returns, run on another thread; it may raise an EtcdError.
+
+        A *slow* one takes seconds or more, so it runs where shorter ones do not wait for it.  A job whose call has
+        ended is not run.
+        """
+
+    def hash_question(self, revision: int, then: Callable[[tuple[View, HashKv | None]], None]) -> None:
+        """Look up what the hash of the keys at *revision* is made from, or the hash that a compaction there left."""
 
     def counter(self, view: View) -> Count | None:
         """Return what counts the live keys of *view* without a scan, if anything can.  For use at once."""

@@ -16,7 +16,7 @@ from core.membership.member import go_json
 from core.types import LeaseId, MemberId
 from proto.lease_pb2 import LeaseInternalRequest, LeaseInternalResponse
 from proto.rpc_pb2 import LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse
-from services.member_pages import PROMOTE_PATH, RENEW_PATH, TIMES_PATH, promote_refusal
+from services.member_pages import HASH_PATH, PROMOTE_PATH, RENEW_PATH, TIMES_PATH, promote_refusal
 from services.status_pages import JSON, NO_SNIFF, PLAIN, version_body
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class PeerPages:
         self._pages: dict[str, tuple[str, Page]] = {
             "/version": ("GET", self._version),
             "/members": ("GET", self._members),
-            "/members/hashkv": ("GET", self._hash_kv),
+            HASH_PATH: ("GET", self._hash_kv),
             "/downgrade/enabled": ("GET", self._downgrade_enabled),
             RENEW_PATH: ("POST", self._renew),
             TIMES_PATH: ("POST", self._lease_times),
@@ -181,7 +181,7 @@ class PeerPages:
                 "header": {"revision": current},
                 "hash": found.hash,
                 "compact_revision": found.compact_revision,
-                "hash_revision": revision or current,
+                "hash_revision": found.revision,
             }
             body = go_json({name: value for name, value in fields.items() if value})
             responder.reply(200, [JSON, self._cluster_id], body)

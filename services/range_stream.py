@@ -252,6 +252,11 @@ class _Part:
         self._stream = stream
         self._then = then
 
+    @property
+    def done(self) -> bool:
+        """See Answerable."""
+        return self._stream.done
+
     def reply(self, message: bytes) -> None:
         """See Answerable."""
         if not self._stream.done:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from sim.connections import Call, Stream
 
 PLENTY_BYTES = 1 << 40
+LEASE_CHECKPOINT_S = 1.0
+"""Often enough for what is left of leases to matter to a new leader within a run."""
+
 TICK_S = 0.1
 
 
@@ -173,6 +176,7 @@ class Member:
             Doors([ClientListener(parse_urls(f"http://{self.name}:2379"), None)], ()),
             Disk(self._free_bytes, no_export),
             logger,
+            lease_checkpoint_s=LEASE_CHECKPOINT_S,
         )
         self._node = assemble(self._config, self.booted, outside)
         ticker.start()

@@ -136,7 +136,9 @@ class SimPeers:
         self.member = member
         self.raft: Address[RaftMessage] = given["raft"]
         self._network = network
-        self.pages = SimPages(given["identity"].cluster_id, given["apply"], given["lease"], self, given["timeout_s"])
+        self.pages = SimPages(
+            given["identity"].cluster_id, given["apply"], given["lease"], self, given["checker"], given["timeout_s"]
+        )
         self.raft.tell(CarryMessages(self))
 
     def tell(self, message: Any) -> None:  # noqa: ANN401 - what does not concern the network is dropped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.messages.apply import Inspect, ObserveCluster
@@ -9,6 +10,8 @@ from actors.messages.common import ClusterIs
 from actors.messages.lease import Renew, TimeToLive
 from actors.messages.peer_transport import CarryQuestions, MemberAnswer
 from actors.messages.serve import Answered, Renewed
+from actors.messages.worker import Work
+from actors.peer_transport import hashed
 from core.errors import NotLeader
 from net.rpc import HttpRequest
 from services.peer_pages import PeerPages
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from core.apply.applier import Applier
     from core.errors import EtcdError
     from core.mvcc.hashing import HashKv
+    from core.mvcc.view import View
     from core.types import LeaseId, MemberId
     from services.node import LeaseTimes
 
@@ -65,12 +69,14 @@ class SimPages:
         apply: Address[ApplyMessage],
         lease: Address[LeaseMessage],
         carrier: Address[AskMember],
+        checker: Address[Work],
         timeout_s: float,
     ) -> None:
         self.cluster_id = cluster_id
         self.cluster_version = ""
         self._apply = apply
         self._lease = lease
+        self._checker = checker
         self._answers: dict[int, Callable[..., None]] = {}
         self._last_token = 0
         self._pages = PeerPages(self)
@@ -117,8 +123,16 @@ class SimPages:
         self._inspect(then, lambda applier: applier.lease_keys(lease))
 
     def hash_kv(self, revision: int, then: Callable[[tuple[HashKv, int] | EtcdError], None]) -> None:
-        """See PeerNode: stores are compared at every write here, so no member asks."""
-        raise AssertionError(f"nobody asks for a hash at {revision}: {then}")
+        """See PeerNode."""
+
+        def with_view(found: tuple[View, HashKv | None]) -> None:
+            view, made = found
+            if made is not None:
+                then((made, view.revision))
+            else:
+                self._checker.tell(Work(self._token(then), partial(hashed, view, revision), self))
+
+        self._inspect(with_view, lambda applier: applier.hash_question(revision))
 
     def _inspect(self, then: Callable[..., None], question: Callable[[Applier], object]) -> None:
         token = self._token(then)

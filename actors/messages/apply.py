@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from actors.address import Address
     from actors.messages.lease import LeaseEvent
     from actors.messages.raft import RaftMessage
-    from actors.messages.serve import AuthEvent, Completed, Published
+    from actors.messages.serve import Accepted, AuthEvent, Completed, Published
     from actors.messages.watch import Changed, Restored
     from core.apply.applier import Applier
     from core.raft.messages import Entry, Snapshot
@@ -47,10 +47,10 @@ class Observe(NamedTuple):
 
 
 class ObserveOutcomes(NamedTuple):
-    """Tell *waiter* how the requests ended whose ids name this *owner*."""
+    """Tell *waiter* how the requests ended whose ids name this *owner*, and which of them take longer."""
 
     owner: int
-    waiter: Address[Completed]
+    waiter: Address[Completed | Accepted]
 
 
 class ObserveChanges(NamedTuple):

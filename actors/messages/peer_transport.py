@@ -43,6 +43,7 @@ class AskMember(NamedTuple):
     body: bytes
     answer_to: Address[Answered]
     timeout_s: float
+    content_type: str = "application/protobuf"
 
 
 class MemberAnswer(NamedTuple):

@@ -26,6 +26,12 @@ class Completed(NamedTuple):
     outcomes: Sequence[tuple[RequestId, bytes | EtcdError]]
 
 
+class Accepted(NamedTuple):
+    """From ApplyActor: these are applied, and Completed comes when what they began has ended: no timeout holds now."""
+
+    request_ids: Sequence[RequestId]
+
+
 class Refused(NamedTuple):
     """From RaftActor: these were not proposed, for one reason."""
 
@@ -112,6 +118,7 @@ class Open(NamedTuple):
 
 ServeMessage = (
     Completed
+    | Accepted
     | Refused
     | ReadIndexed
     | Published

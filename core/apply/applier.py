@@ -11,7 +11,7 @@ raft_internal.proto; buckets as etcd keeps them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.alarms.book import Alarm, AlarmBook
 from core.apply.auth import AuthApplier
@@ -24,6 +24,7 @@ from core.lease.book import LeaseBook
 from core.membership import v2store
 from core.membership.cluster import Cluster
 from core.membership.member import MalformedMember
+from core.mvcc.hashing import CompactionHashes
 from core.mvcc.keyspace import Bucket
 from core.mvcc.store import Store
 from core.mvcc.varint import field as encode_field
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from core.apply.v2_request import V2Request
     from core.membership.member import Member
     from core.mvcc.event import Revised
+    from core.mvcc.hashing import HashKv
     from core.mvcc.view import View
     from core.raft.messages import ConfChange, Entry
 
@@ -70,6 +72,16 @@ class UnknownEntry(Exception):  # noqa: N818 - named for what was met
     """
 
 
+class Begun(NamedTuple):
+    """A compaction that was applied: what is left of it takes place in the background."""
+
+    revision: Revision
+    previous: int
+    """The compact revision before it."""
+    asked: RequestId | None
+    """The request that wants to wait until the removal is done (``physical``)."""
+
+
 @dataclass(slots=True)
 class Effects:
     """What applying a batch asks of the world, each list in the order of the entries."""
@@ -79,8 +91,7 @@ class Effects:
     revoked: list[LeaseId] = field(default_factory=list)
     checkpointed: list[tuple[LeaseId, int]] = field(default_factory=list)
     conf_changes: list[ConfChange | None] = field(default_factory=list)
-    compactions: list[tuple[Revision, RequestId | None]] = field(default_factory=list)
-    """Compacted revision, and the request that wants to wait until the removal is done (``physical``)."""
+    compactions: list[Begun] = field(default_factory=list)
     first_of_term: Term | None = None
     """The term whose leader's empty entry was applied: it may expire leases now."""
     cluster_changed: bool = False
@@ -99,8 +110,13 @@ class Applier:
         minimum_lease_ttl_s: int,
         decode_conf_change: Callable[[bytes], ConfChange],
         quota_bytes: int | None,
+        *,
+        persist_checkpoints: bool = True,
     ) -> None:
-        """Read the state that *store* holds.  *quota_bytes* is None where there is no quota."""
+        """Read the state that *store* holds.  *quota_bytes* is None where there is no quota.
+
+        Without *persist_checkpoints* a restart forgets what is left of leases, and gives them their whole time.
+        """
         self.headers = headers
         self.allocated_bytes = 0
         self._cost_max = 0
@@ -108,6 +124,7 @@ class Applier:
         self._minimum_ttl_s = minimum_lease_ttl_s
         self._decode_conf_change = decode_conf_change
         self._quota_bytes = quota_bytes
+        self._persist_checkpoints = persist_checkpoints
         self._load(store)
 
     def restart(self) -> None:
@@ -131,6 +148,7 @@ class Applier:
         self._kv = KvExecutor(store, self.leases, self.headers)
         self.auth = AuthApplier(store, self._header, self.lease_keys)
         self._auth_book = self.auth.book
+        self.compaction_hashes = CompactionHashes()
         self._effects = Effects()
         self._handlers: dict[str, Handler] = {
             "put": self._put,
@@ -216,6 +234,10 @@ class Applier:
         alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.headers.member_id, alarm=AlarmType.NOSPACE)
         return InternalRaftRequest(alarm=alarm).SerializeToString()
 
+    def hash_question(self, revision: int) -> tuple[View, HashKv | None]:
+        """Return what the hash of the keys at *revision* is made from, and the hash if a compaction there left one."""
+        return self.store.view(), self.compaction_hashes.find(revision)
+
     def active_alarms(self) -> list[tuple[MemberId, int]]:
         """Return the active alarms, by member and kind."""
         return [(member, int(alarm)) for member, alarm in self.alarms.active()]
@@ -284,9 +306,11 @@ class Applier:
     def _compact(self, request: InternalRaftRequest) -> bytes:
         self.alarms.check_write()
         revision = Revision(request.compaction.revision)
+        previous = self.store.compact_revision
         answer = self._kv.compact(revision)
         physical = request.compaction.physical
-        self._effects.compactions.append((revision, RequestId(request.header.ID) if physical else None))
+        asked = RequestId(request.header.ID) if physical else None
+        self._effects.compactions.append(Begun(revision, previous, asked))
         return b"" if physical else answer
 
     # -- leases ------------------------------------------------------------------------------------------------------
@@ -314,7 +338,8 @@ class Applier:
         for checkpoint in request.lease_checkpoint.checkpoints:
             lease = LeaseId(checkpoint.ID)
             if self.leases.exists(lease):
-                self._store_lease(lease, self.leases.ttl_s(lease), checkpoint.remaining_TTL)
+                if self._persist_checkpoints:
+                    self._store_lease(lease, self.leases.ttl_s(lease), checkpoint.remaining_TTL)
                 self._effects.checkpointed.append((lease, checkpoint.remaining_TTL))
         return self._header()
 

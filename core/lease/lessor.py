@@ -178,6 +178,8 @@ class Lessor:
                 remaining_s = ceil(lease.expiry_s - now_s)
                 if remaining_s < lease.ttl_s:
                     due.append(Checkpoint(lease_id, remaining_s))
+                    # It counts from now on: whoever renews before it is applied must clear it all the same.
+                    lease.remaining_s = remaining_s
                 self._schedule_checkpoint(lease_id, lease, now_s)
         return due
 

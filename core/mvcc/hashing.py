@@ -76,12 +76,11 @@ def hash_kv_steps(view: View, revision: int, crc32c: Crc32c) -> Generator[None, 
     return _hash(view, HashKv(0, at, view.compact_revision), crc32c, also_kept=())
 
 
-def hash_compaction_steps(view: View, previous: int, crc32c: Crc32c) -> Generator[None, None, HashKv]:
-    """Hash what the compaction of *view* leaves, as hash_kv_steps() does, with *previous* as compact revision.
+def hash_compaction_steps(view: View, at: int, previous: int, crc32c: Crc32c) -> Generator[None, None, HashKv]:
+    """Hash what a compaction *at* leaves, as hash_kv_steps() does, with *previous* as compact revision.
 
     The view must have been made after Store.begin_compaction() and before the first compaction_step().
     """
-    at = view.compact_revision
     tombstones = (key for key in view.reader.scan_keys(record_start(at), record_start(at + 1)) if key.endswith(b"t"))
     return _hash(view, HashKv(0, at, previous), crc32c, also_kept=tombstones)
 

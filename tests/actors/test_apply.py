@@ -65,12 +65,14 @@ class Machine:
         self.log = Log(OWNER)
         self.journal: list[Any] = []
         self.raft, self.wal, self.worker = Told(self.journal), Told(self.journal), Told()
+        self.checker = Told()
         self.listener = Told(self.journal)
         self.actor = self.home.spawn(
             ApplyActor,
             applier=self.applier,
             wal=self.wal,
             worker=self.worker,
+            checker=self.checker,
             later=self.home.later,
             clock=self.home.clock,
             replace_store=lambda _snapshot: None,
@@ -259,6 +261,21 @@ def test_compaction_goes_on_in_steps_with_pauses(machine: Machine) -> None:
         left.append(len(list(machine.applier.store.view().revisions())))
     assert left[0] > left[-1] == 1
     assert len(left) > 2
+
+
+def test_what_a_compaction_leaves_is_hashed_and_kept_for_members_to_compare(machine: Machine) -> None:
+    """The hash is made of the store as it was before anything is removed, with the compaction before as its own."""
+    for revision in (2, 3):
+        machine.apply(machine.log.put(b"a"), machine.log.request(compaction=CompactionRequest(revision=revision))[0])
+    machine.home.later.advance(1.0)
+    machine.home.run()
+    for work in cast("list[Work]", machine.checker.take()):
+        work.answer_to.tell(Answered(work.token, work.job()))
+    machine.home.run()
+    newest, older = machine.applier.compaction_hashes.newest_first()
+    assert newest[1:] == (3, 2)
+    assert older[1:] == (2, -1)
+    assert machine.applier.hash_question(2)[1] == older
 
 
 def test_a_logical_compaction_is_answered_at_once(machine: Machine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from actors.caught_up import ASK_AGAIN_S
@@ -29,21 +31,33 @@ A, B = LeaseId(5), LeaseId(6)
 class Leases:
     """A LeaseActor among addresses that keep what it says."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, checkpoint_s: float = inf, fast_renewals: bool = True) -> None:
         self.home = TestHome()
         self.raft = Told()
         self.apply = Told()
         self.asker = Told()
         self.actor = self.home.spawn(
             LeaseActor,
-            lessor=Lessor(retry_s=RETRY_S, in_flight_max=500),
+            lessor=Lessor(retry_s=RETRY_S, in_flight_max=500, checkpoint_interval_s=checkpoint_s),
             clock=self.home.clock,
             extend_s=EXTEND_S,
             apply=self.apply,
             raft=self.raft,
             request_ids=RequestIds(MEMBER, 0, 1),
             logger=self.home.logger,
+            fast_renewals=fast_renewals,
         )
+
+    def checkpoints(self) -> list[list[tuple[int, int]]]:
+        """Return what was proposed to be checkpointed since the last call: leases and seconds, by entry."""
+        entries = []
+        for propose in self.raft.of(Propose):
+            assert propose.led_term == Term(2), "held for another leader, it would shorten what that one has renewed"
+            for _, data in propose.proposals:
+                told = InternalRaftRequest.FromString(data).lease_checkpoint.checkpoints
+                entries.append([(each.ID, each.remaining_TTL) for each in told])
+        self.raft.take()
+        return entries
 
     def lead(self, *leases: tuple[LeaseId, int]) -> None:
         """Make this member the primary, with these leases."""
@@ -295,3 +309,89 @@ def test_leases_are_listed_soonest_first(leases: Leases) -> None:
     leases.lead((A, 20), (B, 10))
     leases.home.tell(leases.actor, ListLeases(1, leases.asker))
     assert leases.asker.last(Answered) == Answered(1, [B, A])
+
+
+# What is left of long leases.
+
+LONG_S = 1000
+INTERVAL_S = 300.0
+
+
+def long_lived(leases: tuple[tuple[LeaseId, int], ...] = ((A, LONG_S), (B, 10))) -> Leases:
+    """A primary with a long lease and a short one, one interval after it began to lead."""
+    made = Leases(checkpoint_s=INTERVAL_S)
+    made.lead(*leases)
+    made.raft.take()
+    made.pass_time(INTERVAL_S)
+    return made
+
+
+def test_what_is_left_of_a_long_lease_is_told_to_all_once_an_interval() -> None:
+    """A change of leaders would otherwise give it its whole time again, each time; a short lease is not worth it."""
+    made = long_lived(((A, LONG_S), (B, 301)))
+    assert made.checkpoints() == [[(A, 701), (B, 2)]]
+    made.home.tell(made.actor, Checkpointed([(A, 701), (B, 2)]))
+    made.pass_time(INTERVAL_S)
+    assert [entry for entry in made.checkpoints() if entry != []] == [[(A, 401)]]
+
+
+def test_many_checkpoints_share_entries() -> None:
+    """A thousand in one, as in etcd: a cluster of many leases must not drown in them."""
+    made = long_lived(tuple((LeaseId(number), LONG_S) for number in range(1, 2501)))
+    assert [len(entry) for entry in made.checkpoints()] == [1000, 1000, 500]
+
+
+def test_a_renewal_of_a_checkpointed_lease_waits_until_that_is_cleared() -> None:
+    """The next leader would take up what was left before the renewal, and end the lease before its client expects."""
+    made = long_lived()
+    made.checkpoints()
+    made.home.tell(made.actor, Checkpointed([(A, 701)]))
+    made.renew((1, A), (2, A))
+    assert made.checkpoints() == [[(A, 0)]]
+    assert made.renewed() == []
+    made.home.tell(made.actor, Checkpointed([(A, 0)]))
+    assert made.renewed() == [(1, LONG_S), (2, LONG_S)]
+    made.renew((3, A))
+    assert made.renewed()[2:] == [(3, LONG_S)]
+
+
+def test_a_checkpoint_that_is_still_on_its_way_is_cleared_too() -> None:
+    """It would be applied after the renewal was acknowledged."""
+    made = long_lived()
+    made.checkpoints()
+    made.renew((1, A))
+    assert made.checkpoints() == [[(A, 0)]]
+    made.home.tell(made.actor, Checkpointed([(A, 701)]))
+    assert made.renewed() == []
+    made.home.tell(made.actor, Checkpointed([(A, 0)]))
+    assert made.renewed() == [(1, LONG_S)]
+
+
+@pytest.mark.parametrize("how", ["refused", "demoted", "revoked"])
+def test_a_renewal_that_cannot_be_cleared_is_not_acknowledged(how: str) -> None:
+    """The client asks again, elsewhere if need be, and never hears of time that nobody gives it."""
+    made = long_lived()
+    made.raft.take()
+    made.renew((1, A))
+    [propose] = made.raft.of(Propose)
+    if how == "refused":
+        made.home.tell(made.actor, Refused([propose.proposals[0][0]], ProposalDropped()))
+    elif how == "demoted":
+        made.home.tell(made.actor, role(is_leader=False))
+    else:
+        made.home.tell(made.actor, Revoked([A]))
+    assert made.renewed() == [(1, 0 if how == "revoked" else NotPrimaryLessor)]
+    if how == "refused":
+        made.raft.take()
+        made.renew((2, A))
+        assert made.checkpoints() == [[(A, 0)]]
+
+
+def test_without_fast_renewals_all_that_is_committed_is_applied_first() -> None:
+    """The gate FastLeaseKeepAlive, switched off."""
+    made = Leases(fast_renewals=False)
+    made.lead((A, 10))
+    made.renew((1, A))
+    assert made.renewed() == []
+    made.catch_up()
+    assert made.renewed() == [(1, 10)]

@@ -96,6 +96,7 @@ class Transport:
         self.home = TestHome()
         self.loop = asyncio.new_event_loop()
         self.raft, self.apply, self.lease, self.worker = Told(), Told(), Told(), Told()
+        self.checker = Told()
         self.links = FakeLinks()
         self.engine: list[str] = []
         self.removed: list[bool] = []
@@ -111,6 +112,7 @@ class Transport:
                 raft=self.raft,
                 lease=self.lease,
                 worker=self.worker,
+                checker=self.checker,
                 make_export=no_export,
                 snap_folder=Path("/nowhere"),
                 timeout_s=7.0,

@@ -15,6 +15,7 @@ from actors.messages.common import Tick
 from actors.messages.lease import ListLeases, Renew, TimeToLive
 from actors.messages.raft import ObserveRole, Propose, ReadIndex, RoleIs
 from actors.messages.serve import (
+    Accepted,
     Answered,
     Completed,
     Drain,
@@ -106,7 +107,7 @@ class Listener:
         self.home = TestHome()
         self.loop = TestLoop(self.home)
         self.raft, self.apply, self.wal = Told(), Told(), Told()
-        self.watch, self.lease, self.worker = Told(), Told(), Told()
+        self.watch, self.lease, self.worker, self.checker = Told(), Told(), Told(), Told()
         self.engine: list[Any] = []
         self.applier = make_applier()
         self.paths: set[str] = set()
@@ -137,6 +138,7 @@ class Listener:
                 clock=self.home.clock,
                 metrics=Told(),
                 worker=self.worker,
+                checker=self.checker,
                 exporter=Told(),
                 make_export=no_export,
                 hashers=[Told()],
@@ -549,6 +551,63 @@ def test_long_work_is_done_elsewhere_and_its_outcome_ends_the_call(listener: Lis
     listener.tell(Answered(second.token, Compacted()), Answered(first.token, first.job()))
     assert good.answer == b"answer"
     assert failure(bad)[0] is Code.OUT_OF_RANGE
+
+
+def test_work_of_a_call_that_has_left_is_not_done(listener: Listener) -> None:
+    """A client that gives up and asks again must not make the server work through all that it gave up."""
+    stays, left = FakeCall(), FakeCall()
+    done: list[str] = []
+
+    def job(name: str) -> Callable[[], bytes]:
+        return lambda: done.append(name) or name.encode()  # type: ignore[func-returns-value]
+
+    listener.turn(lambda: listener.actor.work(left, job("left")), lambda: listener.actor.work(stays, job("stays")))
+    left.leave()
+    for each in listener.worker.of(Work):
+        listener.tell(Answered(each.token, each.job()))
+    assert done == ["stays"]
+    assert (stays.answer, left.answer) == (b"stays", None)
+    assert left.ends == 1
+
+
+def test_slow_work_waits_apart_from_short_work_and_neither_piles_up(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hash of everything must not hold up the ranges behind it, and what cannot be done soon is refused."""
+    monkeypatch.setattr("actors.serve.JOBS_WAITING_MAX", 2)
+    calls = [FakeCall() for _ in range(4)]
+    listener.turn(
+        lambda: listener.actor.work(calls[0], lambda: b"hash", slow=True),
+        lambda: listener.actor.work(calls[1], lambda: b"range"),
+        lambda: listener.actor.work(calls[2], lambda: b"too many"),
+    )
+    assert failure(calls[2]) == (Code.UNKNOWN, "etcdserver: too many requests")
+    [slow], [short] = listener.checker.of(Work), listener.worker.of(Work)
+    listener.tell(Answered(short.token, short.job()))
+    listener.turn(lambda: listener.actor.work(calls[3], lambda: b"room again"))
+    assert (calls[0].ends, calls[1].answer, calls[3].ends) == (0, b"range", 0)
+    listener.tell(Answered(slow.token, slow.job()))
+    assert calls[0].answer == b"hash"
+
+
+def test_a_physical_compaction_is_waited_for_as_long_as_its_client_waits(listener: Listener) -> None:
+    """Once it is applied it cannot fail any more; removing a long history takes longer than a request may."""
+    call = FakeCall()
+    listener.propose(call)
+    listener.tell(Accepted(listener.ids()))
+    listener.pass_time(100 * TIMEOUT_S)
+    assert call.ends == 0
+    listener.tell(Completed([(listener.ids()[0], b"compacted")]))
+    assert call.answer == b"compacted"
+
+
+def test_a_call_that_was_accepted_ends_with_its_listener(listener: Listener) -> None:
+    """Nobody hangs on a server that stops."""
+    call = FakeCall()
+    listener.propose(call)
+    listener.tell(Accepted(listener.ids()))
+    listener.home.stop(listener.actor)
+    assert failure(call)[1] == "etcdserver: server stopped"
 
 
 def test_lease_ids_are_positive_and_new(listener: Listener) -> None:

@@ -1,11 +1,16 @@
-"""What guards a running server and cluster, as processes: history compacted by itself."""
+"""What guards a running server and cluster, as processes: history compacted by itself, and corruption found."""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import grpc
 import pytest
 
 from proto import rpc_pb2
 from tests.e2e.client import CALL_TIMEOUT_S, connect
+from tests.e2e.cluster import Cluster, Member, cluster_of
 from tests.e2e.conftest import MakeServer
+from tests.e2e.corrupt import change_one_byte
 from tests.e2e.harness import Program, Server, actcd, real_etcd, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -37,3 +42,104 @@ def test_history_older_than_the_period_is_compacted_by_itself(make_server: MakeS
     with connect(server.endpoint) as client:
         answer = client.kv.Range(rpc_pb2.RangeRequest(key=b"key"), timeout=CALL_TIMEOUT_S)
     assert [kv.value for kv in answer.kvs] == [b"new"]
+
+
+# -- corruption ------------------------------------------------------------------------------------------------------
+
+
+def compact(endpoint: str, revision: int) -> None:
+    """Compact, and wait until it is applied."""
+    with connect(endpoint) as client:
+        client.kv.Compact(rpc_pb2.CompactionRequest(revision=revision), timeout=CALL_TIMEOUT_S)
+
+
+def corrupt_alarms(member: Member) -> list[int]:
+    """Return for whom the CORRUPT alarm is on."""
+    with connect(member.endpoint) as client:
+        alarms = client.maintenance.Alarm(rpc_pb2.AlarmRequest(alarm=rpc_pb2.CORRUPT), timeout=CALL_TIMEOUT_S).alarms
+    return [alarm.memberID for alarm in alarms]
+
+
+def damage(member: Member) -> None:
+    """Stop *member* and change one byte of a value that it holds."""
+    member.kill()
+    assert change_one_byte(member.data_dir, b"right", b"wrong") == 1
+
+
+def expect_writes_refused(member: Member) -> None:
+    """Assert that every write is refused as CORRUPT has it, and that reads are not."""
+    with connect(member.endpoint) as client:
+        for method, request in (
+            (client.kv.Put, rpc_pb2.PutRequest(key=b"k")),
+            (client.kv.DeleteRange, rpc_pb2.DeleteRangeRequest(key=b"k")),
+            (client.kv.Compact, rpc_pb2.CompactionRequest(revision=2)),
+            (client.lease.LeaseGrant, rpc_pb2.LeaseGrantRequest(TTL=60)),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                method(request, timeout=CALL_TIMEOUT_S)
+            assert refused.value.code() is grpc.StatusCode.DATA_LOSS
+            assert refused.value.details() == "etcdserver: corrupt cluster"
+        assert client.kv.Range(rpc_pb2.RangeRequest(key=b"key"), timeout=CALL_TIMEOUT_S).kvs
+
+
+def test_a_member_whose_data_was_damaged_does_not_serve(tmp_path: Path) -> None:
+    """The initial check, on by default: one byte changed on disk, and the member says why it does not start."""
+    with cluster_of(3, tmp_path) as cluster:
+        put(cluster.members[0].endpoint, b"key", b"right")
+        cluster.wait_until_equal()
+        victim = cluster.followers()[0]
+        damage(victim)
+        process = victim.launch()
+        assert process.wait(30.0) == 1
+        assert "found data inconsistency with peers" in victim.log_tail()
+        put(cluster.leader().endpoint, b"key", b"others go on")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"feature-gates": "InitialCorruptCheck=false,CompactHashCheck=false", "corrupt-check-time": "1s"},
+        {"feature-gates": "InitialCorruptCheck=false", "compact-hash-check-time": "1s", "corrupt-check-time": 0},
+    ],
+    ids=["periodic", "after a compaction"],
+)
+def test_the_leader_finds_the_member_whose_data_was_damaged(tmp_path: Path, settings: Mapping[str, object]) -> None:
+    """One byte changed on the disk of a member that is down: the alarm names it, and stops all writes everywhere."""
+    with cluster_of(3, tmp_path, settings) as cluster:
+        put(cluster.members[0].endpoint, b"key", b"right")
+        last = put(cluster.members[0].endpoint, b"other")
+        cluster.wait_until_equal()
+        victim = cluster.followers()[0]
+        damage(victim)
+        cluster.restart(victim)
+        victim_id, leader = cluster.member_id(victim), cluster.leader()
+        if "CompactHashCheck" not in str(settings["feature-gates"]):
+            compact(leader.endpoint, last)
+        wait_for(lambda: corrupt_alarms(leader) == [victim_id], 30.0, "the alarm is raised")
+        for member in cluster.members:
+            expect_writes_refused(member)
+        assert "corruption was found" in leader.log_path.read_text()
+
+
+def test_mixed_with_etcd_the_members_can_be_compared(tmp_path: Path) -> None:
+    """A real etcd 3.5.1 answers the questions of an actcd that leads, and hashes alike: no false alarm, no silence."""
+    settings = {"experimental-corrupt-check-time": 1_000_000_000}
+    cluster = Cluster(tmp_path, programs=[actcd(), actcd(), real_etcd()], settings=settings)
+    try:
+        cluster.found(3)
+        for number in range(20):
+            put(cluster.members[number % 3].endpoint, b"key%d" % (number % 4), b"%d" % number)
+        compact(cluster.members[2].endpoint, 9)
+        put(cluster.members[0].endpoint, b"key")
+        leader = cluster.leader()
+        if leader.program.name == "etcd":
+            with connect(leader.endpoint) as client:
+                target = cluster.member_id(cluster.members[0])
+                client.maintenance.MoveLeader(rpc_pb2.MoveLeaderRequest(targetID=target), timeout=CALL_TIMEOUT_S)
+            wait_for(lambda: cluster.leader() is cluster.members[0], 20.0, "actcd leads")
+            leader = cluster.members[0]
+        wait_for(lambda: "corruption check passed" in leader.log_path.read_text(), 20.0, "all were compared")
+        assert corrupt_alarms(leader) == []
+        assert "corruption was found" not in leader.log_path.read_text()
+    finally:
+        cluster.close()

@@ -92,7 +92,7 @@ def test_a_compaction_hash_follows_the_rule(steps: list[Step], previous: int, co
     model.compact_revision = previous
     store.begin_compaction(compacted)
     store.flush()
-    made = finish_hash(hash_compaction_steps(store.view(), previous, google_crc32c.extend))
+    made = finish_hash(hash_compaction_steps(store.view(), compacted, previous, google_crc32c.extend))
     hashed = model.hashed_bytes(compacted, stored=model.compacted(), kept_too=_tombstones_at(model, compacted))
     assert made == (google_crc32c.value(hashed), compacted, previous)
 

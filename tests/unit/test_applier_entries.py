@@ -125,7 +125,7 @@ def test_a_compaction_is_answered_or_left_to_be(machine: Machine) -> None:
     entry, request_id = machine.log.request(compaction=CompactionRequest(revision=3, physical=True))
     effects = machine.apply(entry)
     assert effects.outcomes == []
-    assert effects.compactions == [(3, request_id)]
+    assert effects.compactions == [(3, 2, request_id)]
 
 
 def test_a_refused_compaction_is_answered_even_if_physical(machine: Machine) -> None:

@@ -402,10 +402,10 @@ def test_the_successor_wins_over_the_retired_name() -> None:
         (["--experimental-max-learners=x"], 'invalid value "x" for flag -experimental-max-learners: parse error'),
         (["--proxy=on"], "proxy is not supported: etcd's v2 proxy is gone"),
         (
-            ["--experimental-initial-corrupt-check"],
+            ["--experimental-set-member-localaddr"],
             (
-                "--experimental-initial-corrupt-check=InitialCorruptCheck=true: actcd does not support switching the "
-                "feature gate InitialCorruptCheck yet; leave it at its default"
+                "--experimental-set-member-localaddr=SetMemberLocalAddr=true: actcd does not support switching the "
+                "feature gate SetMemberLocalAddr yet; leave it at its default"
             ),
         ),
     ],

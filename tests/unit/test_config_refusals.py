@@ -178,15 +178,6 @@ def not_yet(flag: str, default: str) -> str:
                 )
             ],
         ),
-        (
-            ["--feature-gates=LeaseCheckpointPersist=true"],
-            [
-                (
-                    "--feature-gates=LeaseCheckpointPersist=true: enabling feature gate LeaseCheckpointPersist "
-                    "requires enabling feature gate LeaseCheckpoint"
-                )
-            ],
-        ),
         (["--compact-hash-check-time=0s"], ["--compact-hash-check-time must be >0 (set to 0s)"]),
         (
             ["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],

@@ -99,6 +99,11 @@ def test_flag_texts_are_read_as_go_does(kind: kinds.Kind[Any], text: str, value:
         (kinds.EXTENSIONS, "[]", "can be set in the configuration file only"),
         (kinds.GATES, "Nope=true", "unrecognized feature gate: Nope"),
         (kinds.GATES, "LeaseCheckpoint=x", "invalid value of LeaseCheckpoint=x, err: "),
+        (
+            kinds.GATES,
+            "LeaseCheckpoint=false,LeaseCheckpointPersist=true",
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
     ],
 )
 def test_bad_flag_texts_name_gos_rule(kind: kinds.Kind[Any], text: str, rule: str) -> None:
@@ -205,6 +210,7 @@ def test_initial_cluster_needs_urls() -> None:
 
 def test_gates_hold_only_what_differs_from_the_defaults() -> None:
     """A stage switches what is not named itself, and a gate at its default asks for nothing."""
-    assert kinds.GATES.from_text("TxnModeWriteWithSharedBuffer=true,LeaseCheckpoint=false") == ()
-    switched = dict(kinds.GATES.from_text("AllAlpha=true,LeaseCheckpoint=false"))
-    assert switched == {gate.name: True for gate in GATES if gate.stage == "alpha" and gate.name != "LeaseCheckpoint"}
+    assert kinds.GATES.from_text("TxnModeWriteWithSharedBuffer=true,PriorityRequest=false") == ()
+    switched = dict(kinds.GATES.from_text("AllAlpha=true,PriorityRequest=false,CompactHashCheck=false"))
+    alpha = [gate for gate in GATES if gate.stage == "alpha" and gate.name != "PriorityRequest"]
+    assert switched == {gate.name: True for gate in alpha if not gate.default} | {"CompactHashCheck": False}

@@ -285,7 +285,7 @@ def test_a_compaction_hash_is_that_of_its_revision_before_it() -> None:
     bench.finish()
     expected = hash_kv(bench.store.view(), 9, google_crc32c.extend)
     bench.compact(9)
-    steps = hash_compaction_steps(bench.store.view(), 5, google_crc32c.extend)
+    steps = hash_compaction_steps(bench.store.view(), 9, 5, google_crc32c.extend)
     bench.finish()
     assert finish_hash(steps) == expected == HashKv(expected.hash, 9, 5)
 
