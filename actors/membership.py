@@ -229,13 +229,27 @@ class MembershipActor(NodeActor[MembershipMessage]):
             data = encode_conf_change(pending.change)
             self._raft.tell(ProposeConfChange(request_id, data, self.actor_ref))
 
+    def _propose_again(self, request_id: RequestId) -> None:
+        """Propose a change once more if it still fits: the one that was in its way may have made it senseless."""
+        pending = self._pending.get(request_id)
+        if pending is None:
+            return
+
+        def with_verdict(refusal: object) -> None:
+            if isinstance(refusal, EtcdError) and self._pending.pop(request_id, None) is not None:
+                pending.answer_to.tell(Answered(pending.token, refusal))
+            else:
+                self._propose(request_id)
+
+        self._inspect(lambda applier: self._refusal(applier, pending.change), with_verdict)
+
     def _refused(self, request_id: RequestId, error: EtcdError) -> None:
         if request_id == self._version_attempt:
             self._version_attempt = None
         elif request_id in self._pending:
             # Nobody leads, or another change is not applied yet: both pass, and the asker's time is bounded.
             del error
-            self._retries.append(lambda: self._propose(request_id))
+            self._retries.append(lambda: self._propose_again(request_id))
 
     def _complete(self, request_id: RequestId, outcome: bytes | EtcdError) -> None:
         if request_id == self._version_attempt:

@@ -758,7 +758,13 @@ class Features:
         "Unused megabytes in the store from which on it is defragmented at the start (0 means never).",
         supported=False,
     )
-    max_learners: int = setting("max-learners", SIGNED, 1, "Learners that the cluster may have.")
+    max_learners: int = setting(
+        "max-learners",
+        SIGNED,
+        1,
+        "Learners that the cluster may have; the same for all members.",
+        check=checks.not_negative("max-learners"),
+    )
     downgrade_check_time_s: float = setting(
         "downgrade-check-time", DURATION_S, 5.0, "Time between checks on a downgrade that is going on.", supported=False
     )

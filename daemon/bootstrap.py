@@ -6,23 +6,28 @@ the raft core and the applied state.  Nothing here runs after the start.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from google.protobuf.message import DecodeError
 
 from config.gates import is_on
 from core.apply.applier import Applier
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.book import minimum_ttl_s
-from core.membership.cluster import cluster_id_of
+from core.membership.cluster import Cluster, cluster_id_of
 from core.membership.forced import Applied, ForceRefused, entries_of, forced
-from core.membership.member import Member
+from core.membership.member import MalformedMember, Member
+from core.membership.version import MalformedVersion, Version
 from core.mvcc.store import Store
 from core.raft.bootstrap import bootstrap
 from core.raft.log import RaftLog
 from core.raft.messages import NOBODY, ConfChange, ConfChangeType, ConfState, HardState
 from core.raft.node import RaftConfig, RaftNode
 from core.types import Index, MemberId, Term
+from core.version import SERVER_VERSION
 from daemon.joining import expect_new, join
 from storage.bbolt.pages import BoltError
 from storage.incoming import replace_store, snapshot_path
@@ -47,6 +52,12 @@ if TYPE_CHECKING:
 
 
 NO_CONF_STATE = ConfState()
+
+
+TOO_MANY_LEARNERS = (
+    "membership: too many learner members in cluster: raise --max-learners, which must be the same for all members, to "
+    "what the cluster has"
+)
 
 
 class BootstrapRefused(Exception):  # noqa: N818 - named for what happened
@@ -111,7 +122,32 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
                 "Put it back, or start with an empty data directory"
             )
         recovered = _begin(config, directory.wal, ground)
-    backend = ground.open_backend(directory.db)
+    with ExitStack() as opened:
+        opened.callback(recovered.wal.close)
+        backend = ground.open_backend(directory.db)
+        opened.callback(backend.close)
+        try:
+            booted = _stand_up(config, directory, ground, logger, recovered, backend, snapshots, restarted=restarted)
+        except (DecodeError, MalformedMember, ValueError) as error:
+            raise BootstrapRefused(
+                f"the data in {directory.member} does not make sense: {error}. Restore it from a backup, or remove "
+                "this member from the cluster and add it anew"
+            ) from error
+        opened.pop_all()
+    return booted
+
+
+def _stand_up(
+    config: Config,
+    directory: DataDirectory,
+    ground: Ground,
+    logger: structlog.stdlib.BoundLogger,
+    recovered: _Recovered,
+    backend: Backend,
+    snapshots: Snapshots,
+    *,
+    restarted: bool,
+) -> Booted:
     store = _taken_over(Store.open(backend), recovered, directory.snap, logger)
     _check_continuity(store, recovered, directory)
     metadata = recovered.metadata
@@ -124,7 +160,9 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
         decode_conf_change,
         quota if quota > 0 else None,
         persist_checkpoints=is_on(config.member.feature_gates, "LeaseCheckpointPersist"),
+        learners_max=config.features.max_learners,
     )
+    _check_cluster(applier.cluster)
     if restarted and config.unsafe.force_new_cluster:
         recovered = _forced(config, recovered, applier, logger)
     raft = RaftNode(
@@ -175,6 +213,8 @@ def _join(config: Config, folder: Path, ground: Ground) -> _Recovered:
     found = ground.found
     local = join(config.clustering.initial_cluster, config.member.name, found)
     assert found is not None, "refused otherwise"
+    if Cluster(found.members, learners_max=config.features.max_learners).has_too_many_learners:
+        raise BootstrapRefused(TOO_MANY_LEARNERS)
     nothing = HardState(Term(0), NOBODY, Index(0))
     wal = _new_log(config, folder, ground, Metadata(local, found.id), (), nothing)
     known = {member.id: member.peer_urls for member in found.members}
@@ -267,6 +307,21 @@ def _taken_over(store: Store, recovered: _Recovered, folder: Path, logger: struc
             "or remove the member from the cluster and add it anew"
         ) from error
     return Store.open(store.backend)
+
+
+def _check_cluster(cluster: Cluster) -> None:
+    if cluster.has_too_many_learners:
+        raise BootstrapRefused(TOO_MANY_LEARNERS)
+    try:
+        determined = Version.parse(cluster.version) if cluster.version else None
+    except MalformedVersion as error:
+        raise BootstrapRefused(f"the store tells a version of the cluster that is none: {error}") from error
+    if determined is not None and determined.release > Version.parse(SERVER_VERSION).release:
+        raise BootstrapRefused(
+            f"invalid downgrade; server version is lower than determined cluster version: the members have agreed on "
+            f"{determined}, and this is {SERVER_VERSION}. Run a newer version, or downgrade the cluster first with "
+            "`etcdctl downgrade`"
+        )
 
 
 def _check_continuity(store: Store, recovered: _Recovered, directory: DataDirectory) -> None:

@@ -22,7 +22,7 @@ from core.apply.v2_request import Attributes, ClusterVersion, meaning, v2_reques
 from core.errors import EtcdError, LeaseExists, NoSpace
 from core.lease.book import LeaseBook
 from core.membership import v2store
-from core.membership.cluster import Cluster
+from core.membership.cluster import LEARNERS_MAX, Cluster
 from core.membership.member import MalformedMember
 from core.mvcc.hashing import CompactionHashes
 from core.mvcc.keyspace import Bucket
@@ -112,10 +112,12 @@ class Applier:
         quota_bytes: int | None,
         *,
         persist_checkpoints: bool = True,
+        learners_max: int = LEARNERS_MAX,
     ) -> None:
         """Read the state that *store* holds.  *quota_bytes* is None where there is no quota.
 
         Without *persist_checkpoints* a restart forgets what is left of leases, and gives them their whole time.
+        *learners_max* decides whether an entry that adds a learner has an effect: it must be the same on all members.
         """
         self.headers = headers
         self.allocated_bytes = 0
@@ -125,6 +127,7 @@ class Applier:
         self._decode_conf_change = decode_conf_change
         self._quota_bytes = quota_bytes
         self._persist_checkpoints = persist_checkpoints
+        self._learners_max = learners_max
         self._load(store)
 
     def restart(self) -> None:
@@ -139,7 +142,7 @@ class Applier:
         )
         self.leases.rebuild((LeaseId(lease), key) for lease, key in store.attached_keys())
         self.leases.rebuilt()
-        self.cluster = Cluster.load(store.bucket_items)
+        self.cluster = Cluster.load(store.bucket_items, learners_max=self._learners_max)
         self.alarms = AlarmBook()
         for key, _ in store.bucket_items(Bucket.ALARM):
             stored = AlarmMember.FromString(key)

@@ -78,6 +78,11 @@ class Cluster:
         """The members with a vote, by id."""
         return [member for member in self.members if not member.is_learner]
 
+    @property
+    def has_too_many_learners(self) -> bool:
+        """Whether there are more learners than the configuration allows now."""
+        return len(self._members) - len(self.voters) > self._learners_max
+
     def member(self, member_id: MemberId) -> Member:
         """Return one member; MemberNotFound."""
         found = self._members.get(member_id)

@@ -171,6 +171,18 @@ def test_a_dropped_proposal_is_tried_again_until_its_time_is_over() -> None:
     assert [type(outcome) for outcome in membership.outcomes()] == [RequestTimeout]
 
 
+def test_a_dropped_proposal_that_no_longer_fits_is_refused() -> None:
+    """The change that was in its way may have done the same: it must not be proposed unchecked."""
+    membership = Membership()
+    membership.tell(ChangeMembers(1, removing(LEARNER), membership.asker))
+    [first] = membership.proposals()
+    membership.tell(Refused((first.request_id,), ProposalDropped()))
+    membership.applier.cluster.apply(removing(LEARNER))
+    membership.pass_time(0.1)
+    assert membership.proposals() == []
+    assert [type(outcome) for outcome in membership.outcomes()] == [MemberNotFound]
+
+
 def test_the_leader_promotes_a_learner_that_is_in_step() -> None:
     """It will be needed for a quorum at once."""
     membership = Membership(learner_match=9)
