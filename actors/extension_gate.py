@@ -303,6 +303,8 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
             if life is not None:
                 if extension.state != "stopping":
                     extension.state = "stopping"
+                    life.seen_on_way = False  # it gets the rest, whether it has taken what came before or not
+                    self._tell_of_calls(extension)
                     life.home.tell(Stop())
                     self._later(STOP_TIMEOUT_S, Delivery(self.actor_ref, GiveUpStopping(life.number)))
                 return

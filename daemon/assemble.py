@@ -211,6 +211,8 @@ class Assembled:
     """A node whose actors run, and do not serve clients yet."""
 
     clients: Sequence[Address[ServeMessage]]
+    inside: Sequence[Address[ServeMessage]]
+    """The listener that extensions call, if there are any."""
     peers: Address[PeerTransportMessage]
     membership: Address[MembershipMessage]
     published: Future[None]
@@ -296,7 +298,16 @@ def assemble(config: Config, booted: Booted, outside: Outside, extensions: Seque
         ticker.listen(listener)
     if gate is not None:
         metrics.tell(Join(gate))
-    return Assembled(clients, consensus.peers, consensus.membership, published, may_serve, gate)
+    listener_count = len(outside.doors.clients)
+    return Assembled(
+        clients[:listener_count],
+        clients[listener_count:],
+        consensus.peers,
+        consensus.membership,
+        published,
+        may_serve,
+        gate,
+    )
 
 
 def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:

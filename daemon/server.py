@@ -52,7 +52,7 @@ from wal.log import exists
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import structlog
 
@@ -161,8 +161,12 @@ class Running:
     def stop(self, signal: str = "") -> None:
         """Let what is in flight end, then stop everything in order."""
         self._logger.info("stopping", signal=signal)
-        stop_extensions(self._node, len(self._config.own.extensions) * STOP_TIMEOUT_S)
-        drain(self._node)
+        node = self._node
+        hand_over(node)
+        # Extensions see the last call of the last client, and find their node still there when they stop.
+        close_listeners(node.clients, DRAIN_TIMEOUT_S)
+        stop_extensions(node, len(self._config.own.extensions) * STOP_TIMEOUT_S)
+        close_listeners([*node.inside, node.peers], DRAIN_TIMEOUT_S)
         with self._ground:
             self._ticker.stop()
             self._host.stop()
@@ -170,8 +174,10 @@ class Running:
 
     def abandon(self) -> None:
         """Let go of everything after a crash, as the end of a process does: nothing is flushed."""
-        stop_extensions(self._node, 0.0)
-        close_listeners(self._node, 0.0)
+        node = self._node
+        close_listeners(node.clients, 0.0)
+        stop_extensions(node, 0.0)
+        close_listeners([*node.inside, node.peers], 0.0)
         with self._ground:
             self._ticker.stop()
             self._host.abandon()
@@ -266,19 +272,17 @@ def stop_extensions(node: Assembled, timeout_s: float) -> None:
             stopped.result(timeout=timeout_s + 1.0)
 
 
-def drain(node: Assembled) -> None:
-    """Hand over leadership, stop accepting, and give what is in flight some time to end."""
+def hand_over(node: Assembled) -> None:
+    """Let another member lead, if this one does and there is one."""
     handed_over = unresolved()
     node.membership.tell(StepDown(DRAIN_TIMEOUT_S, Delivery(Resolve(handed_over), None)))
     with suppress(FutureTimeoutError):
         handed_over.result(timeout=DRAIN_TIMEOUT_S + 1.0)
-    close_listeners(node, DRAIN_TIMEOUT_S)
 
 
-def close_listeners(node: Assembled, timeout_s: float) -> None:
+def close_listeners(listeners: Sequence[Address[Drain]], timeout_s: float) -> None:
     """Stop accepting, and give calls *timeout_s* to end."""
     waits: list[Future[None]] = []
-    listeners: list[Address[Drain]] = [*node.clients, node.peers]
     for listener in listeners:
         done = unresolved()
         listener.tell(Drain(timeout_s, Delivery(Resolve(done), None)))
