@@ -57,7 +57,7 @@ fuzz: $(VENV)/dev.stamp
 # Random bytes and frames against the engine, HTTP and the links between members: minutes of it.
 EXAMPLES ?= 20000
 fuzz-wire: $(VENV)/dev.stamp
-	ACTCD_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -x -q -n 2 --timeout 0 tests/properties/test_net_wire.py tests/properties/test_rafthttp_frames.py
+	ACTCD_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -x -q -n 2 --timeout 0 -o faulthandler_timeout=0 tests/properties/test_net_wire.py tests/properties/test_rafthttp_frames.py
 
 # Clusters of real actors with faults, each from a seed: make sim SEEDS=1000, make sim FROM=5000, make sim SEED=7.
 SEEDS ?= 200
