@@ -41,6 +41,7 @@ class Authority:
         certificate = (
             _builder(self._name, self._name, self._key, -DAY, DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         replace(self.pem, certificate.public_bytes(serialization.Encoding.PEM))
@@ -65,6 +66,9 @@ class Authority:
         alternatives += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
         builder = _builder(subject, self._name, key, -2 * DAY, DAY if valid else -DAY)
         builder = builder.add_extension(x509.ExtendedKeyUsage(BOTH), critical=False)
+        # Which of two authorities of one name has signed it.
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(signer, critical=False)
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
