@@ -14,9 +14,11 @@ from net.http1_response import Http1Response, encode_head
 from net.reading import ReadingProtocol
 from net.rpc import HttpRequest
 from net.transports import common_name, leave, peer_name
+from net.websocket import WebSocket
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from net.commons import Commons, TakeOver
     from net.deadlines import Bucket
@@ -147,6 +149,23 @@ class Http1Connection(ReadingProtocol):
             self._commons.soon(self._go_on)
         else:
             self.close()
+
+    def become_websocket(
+        self, on_message: Callable[[bytes], None], on_drained: Callable[[], None], on_closed: Callable[[], None]
+    ) -> WebSocket:
+        """Hand the connection over after the answer that says so."""
+        self._response = None
+        self.flush()
+        self._end()
+        self._commons.left(self)
+        websocket = WebSocket(self._commons, on_message, on_drained, on_closed)
+        self._transport.set_protocol(websocket)
+        websocket.connection_made(self._transport)
+        rest = self._parser.take_rest()
+        if rest:
+            # Not from in here: whoever asked for the upgrade does not have it yet.
+            self._commons.soon(lambda: websocket.data_received(rest))
+        return websocket
 
     def _go_on(self) -> None:
         self._advance()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from net.http1 import Http1Connection
     from net.http1_parser import Head
+    from net.websocket import WebSocket
 
 
 class Http1Response:
@@ -90,6 +91,20 @@ class Http1Response:
         if self._chunked and self._head.method != "HEAD":
             self._connection.send(b"0\r\n\r\n")
         self._finish()
+
+    def upgrade(
+        self,
+        headers: Sequence[tuple[str, str]],
+        on_message: Callable[[bytes], None],
+        on_drained: Callable[[], None],
+        on_closed: Callable[[], None],
+    ) -> WebSocket | None:
+        """Answer with 101 and speak WebSocket from here on; None if it was answered before."""
+        if self.done or self._started:
+            return None
+        self.done = True
+        self._connection.send(encode_head(HTTPStatus.SWITCHING_PROTOCOLS, headers))
+        return self._connection.become_websocket(on_message, on_drained, on_closed)
 
     def _connection_header(self) -> tuple[tuple[str, str], ...]:
         if not self._head.keep_alive:

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from net.tally import Tallies
+
+if TYPE_CHECKING:
+    from net.websocket import WebSocket
 
 
 class Code(IntEnum):
@@ -192,6 +195,18 @@ class HttpResponder(Protocol):
 
     def end(self) -> None:
         """Finish a chunked answer."""
+
+    def upgrade(
+        self,
+        headers: Sequence[tuple[str, str]],
+        on_message: Callable[[bytes], None],
+        on_drained: Callable[[], None],
+        on_closed: Callable[[], None],
+    ) -> WebSocket | None:
+        """Answer with 101 and *headers*, and speak WebSocket from here on; None where the connection cannot.
+
+        *on_message* gets each message, *on_drained* is called when much was unsent and no longer is, *on_closed* once.
+        """
 
 
 HttpHandler = Callable[[HttpRequest, HttpResponder], None]

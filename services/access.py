@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from net.rpc import HttpRequest, HttpResponder
+    from net.websocket import WebSocket
 
     Profile = Callable[[float], bytes]
     """Makes a profile within so many seconds."""
@@ -105,6 +106,16 @@ class Responder:
     def end(self) -> None:
         """See HttpResponder."""
         self._responder.end()
+
+    def upgrade(
+        self,
+        headers: Sequence[tuple[str, str]],
+        on_message: Callable[[bytes], None],
+        on_drained: Callable[[], None],
+        on_closed: Callable[[], None],
+    ) -> WebSocket | None:
+        """See HttpResponder."""
+        return self._responder.upgrade([*self._headers, *headers], on_message, on_drained, on_closed)
 
 
 def cors_headers(options: HttpOptions, origin: str) -> tuple[tuple[str, str], ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from net.websocket import wants_websocket
 from services.access import PLAIN, HttpOptions, Responder, Serves, cors_headers, host_in, unknown_host
 from services.additions import NO_ADDITIONS, Additions
 from services.gateway import OLD_PREFIXES, PREFIX, Gateway
@@ -56,7 +57,12 @@ class ClientHttp:
         elif self._gateway is not None and path.startswith(PREFIX) and self._is_misled(request):
             responder.reply(400, PLAIN, NAMES_NOBODY)
             return
-        added = cors_headers(options, request.headers.get("origin", ""))
+        origin = request.headers.get("origin", "")
+        if origin and not cors_headers(options, origin) and wants_websocket(request.headers):
+            # Browsers ask nobody before they open one, so it is here that foreign pages are kept out.
+            responder.reply(403, PLAIN, b"Forbidden\n")
+            return
+        added = cors_headers(options, origin)
         if added:
             responder = Responder(responder, added)
         if request.method == "OPTIONS":

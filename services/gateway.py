@@ -6,6 +6,8 @@ in etcd's documentation; routes are those of rpc.proto's HTTP options.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pool
@@ -15,8 +17,10 @@ import proto.election_pb2
 import proto.lock_pb2
 import proto.rpc_pb2  # noqa: F401 - these register the descriptors that are looked up here
 from net.rpc import Code, Status
+from net.websocket import wants_websocket
 from services.gateway_calls import DEADLINE, GatewayCall, GatewayStream, refuse
 from services.gateway_json import JsonFault, fill, values
+from services.gateway_socket import GatewaySession, token_in_protocols
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -174,6 +178,9 @@ class Gateway:
 
     def handle(self, path: str, request: HttpRequest, responder: HttpResponder) -> None:
         """Answer one request for *path*, which begins with PREFIX."""
+        if wants_websocket(request.headers):
+            self._open_session(path, request, responder)
+            return
         route = self._routes.get(path)
         if route is None:
             responder.reply(404, PLAIN_HEADERS, b"Not Found\n")
@@ -181,6 +188,42 @@ class Gateway:
             refuse(responder, Status(Code.UNIMPLEMENTED, "Method Not Allowed"))
         else:
             self._call(route, request, responder)
+
+    def _open_session(self, path: str, request: HttpRequest, responder: HttpResponder) -> None:
+        route = self._routes.get(path)
+        conversation = _Conversation(self, route, request)
+        session = GatewaySession(conversation.go_on)
+        if session.begin(request, responder) and route is None:
+            session.reply(404, PLAIN_HEADERS, b"Not Found\n")
+
+    def begin_live(
+        self, route: _Route, request: HttpRequest, session: GatewaySession, message: bytes
+    ) -> GatewayStream | None:
+        """Begin the call of a session with its first *message*; return the stream that takes more."""
+        timeout_s = timeout_in(request.headers)
+        if timeout_s is None or 0 < timeout_s < TIMEOUT_MIN_S:
+            self._call(route, request, session)  # which refuses it
+            return None
+        if not route.streaming:
+            self._begin(route, request, session, timeout_s, [message])
+            return None
+        metadata, tally = metadata_in(request.headers), self._tallies.find(route.method)
+        stream = GatewayStream(self._node, route.method, metadata, request, timeout_s, tally, session, route.answer)
+        stream.open(self._streams[route.method](stream), [message], live=True)
+        return stream
+
+    def decode(self, route: _Route, text: bytes, session: GatewaySession, then: Callable[[Outcome], None]) -> None:
+        """Give *then* the messages of *text*: at once, or from a worker if it is large."""
+        if len(text) <= INLINE_BYTES_MAX:
+            then(outcome(route, text))
+            return
+        found: list[Outcome] = []
+
+        def job() -> bytes:
+            found.append(outcome(route, text))
+            return b""
+
+        self._node.work(_Decoded(session, lambda: then(found[0])), job)
 
     def _call(self, route: _Route, request: HttpRequest, responder: HttpResponder) -> None:
         timeout_s = timeout_in(request.headers)
@@ -225,6 +268,59 @@ class Gateway:
                 self._node, route.method, metadata, request, timeout_s, tally, responder, route.answer
             )
             stream.open(self._streams[route.method](stream), messages)
+
+
+class _Conversation:
+    """What the messages of one session are to its call."""
+
+    def __init__(self, gateway: Gateway, route: _Route | None, request: HttpRequest) -> None:
+        token = token_in_protocols(request)
+        if token is not None and "authorization" not in request.headers:
+            request = replace(request, headers={**request.headers, "authorization": token})
+        self._gateway = gateway
+        self._route = route
+        self._request = request
+        self._begun = False
+        self._decoding = False
+        self._going = False
+        self._stream: GatewayStream | None = None
+
+    def go_on(self, session: GatewaySession) -> None:
+        """Take the messages that wait, in their order."""
+        route = self._route
+        if self._going:
+            return
+        self._going = True
+        while route is not None and not self._decoding and not session.done and self._takes_more():
+            text = session.next_text()
+            if text is None:
+                break
+            self._decoding = True
+            self._gateway.decode(route, text, session, partial(self._decoded, route, session))
+        self._going = False
+
+    def _takes_more(self) -> bool:
+        """Whether the call takes messages: its first one, or further ones if it is a stream that keeps up."""
+        return not self._begun or (self._stream is not None and not self._stream.is_full)
+
+    def _decoded(self, route: _Route, session: GatewaySession, messages: Outcome) -> None:
+        self._decoding = False
+        if session.done:
+            return
+        if isinstance(messages, JsonFault):
+            code = Code.UNKNOWN if route.streaming else Code.INVALID_ARGUMENT
+            refuse(session, Status(code, str(messages)))
+            return
+        for message in messages:
+            if self._begun:
+                if self._stream is not None:
+                    self._stream.more(message)
+            else:
+                self._begun = True
+                self._stream = self._gateway.begin_live(route, self._request, session, message)
+                if self._stream is not None:
+                    self._stream.on_room = partial(self.go_on, session)
+        self.go_on(session)
 
 
 class _Decoded:

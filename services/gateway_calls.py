@@ -207,17 +207,34 @@ class GatewayStream(GatewayContext):
         self._half_closed = False
         self._started = False
         self._ended: Status | None = None
+        self.on_room: Callable[[], None] = _nothing
+        """Called when all messages of a live stream are delivered."""
         super().__init__(node, method, metadata, request, timeout_s, tally)
 
-    def open(self, handler: StreamHandler, messages: Sequence[bytes]) -> None:
-        """Let *handler* serve it, beginning with *messages*, behind which the client has ended its half."""
+    def open(self, handler: StreamHandler, messages: Sequence[bytes], *, live: bool = False) -> None:
+        """Let *handler* serve it, beginning with *messages*, behind which the client has ended its half.
+
+        A *live* one has not: see more.
+        """
         self._handler = handler
+        self._half_closed = live
         self._waiting = deque(messages)
         self._responder.follow(self._drained, self._left)
         if self._ended is not None:
             handler.on_closed(self._ended)
         else:
             self._deliver()
+
+    def more(self, message: bytes) -> None:
+        """Take another message of a live stream."""
+        if self._ended is None:
+            self._waiting.append(message)
+            self._deliver()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether messages wait to be delivered."""
+        return bool(self._waiting)
 
     def send(self, message: bytes) -> None:
         """Send one line."""
@@ -279,6 +296,8 @@ class GatewayStream(GatewayContext):
         if not self._waiting and not self._paused and self._ended is None and not self._half_closed:
             self._half_closed = True
             handler.on_half_close()
+        if not self._waiting:
+            self.on_room()
 
     def _drained(self) -> None:
         if self._handler is not None and self._ended is None:

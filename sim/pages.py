@@ -56,6 +56,9 @@ class Responder:
         """See HttpResponder."""
         raise AssertionError(chunk)
 
+    def upgrade(self, *_anything: object) -> None:
+        """See HttpResponder: it cannot."""
+
     def end(self) -> None:
         """See HttpResponder."""
 

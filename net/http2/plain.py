@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from net.http2.dispatch import Dispatch
     from net.http2.request import Request
     from net.rpc import HttpHandler, Status
+    from net.websocket import WebSocket
 
 
 class HttpExchange(Http2Stream):
@@ -76,6 +77,17 @@ class HttpExchange(Http2Stream):
             self.done = True
             self._release()
             self.finish_with(frames.frame(frames.DATA, frames.END_STREAM, self.stream_id, b""))
+
+    def upgrade(
+        self,
+        headers: Sequence[tuple[str, str]],
+        on_message: Callable[[bytes], None],
+        on_drained: Callable[[], None],
+        on_closed: Callable[[], None],
+    ) -> WebSocket | None:
+        """Refuse: WebSocket over HTTP/2 has its own handshake (RFC 8441), which clients may do without."""
+        del headers, on_message, on_drained, on_closed
+        return None
 
     def lost(self, status: Status) -> None:
         """Take note that the client has gone."""

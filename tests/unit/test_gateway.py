@@ -53,6 +53,9 @@ class Web:
         """See HttpResponder."""
         self.chunks.append(chunk)
 
+    def upgrade(self, *_anything: object) -> None:
+        """See HttpResponder: it cannot."""
+
     def end(self) -> None:
         """See HttpResponder."""
         assert not self.done, "ended twice"

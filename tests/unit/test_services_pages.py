@@ -44,6 +44,9 @@ class FakeResponder:
         """See HttpResponder."""
         raise AssertionError(chunk)
 
+    def upgrade(self, *_anything: object) -> None:
+        """See HttpResponder: it cannot."""
+
     def end(self) -> None:
         """See HttpResponder."""
         raise AssertionError
