@@ -25,7 +25,19 @@ Usage:
     Read FILE, name every fault in it, and exit.
 
   actcd snapshot save|status|restore FILE [flags]
-    Fetch a snapshot from a member, check one, or make a data directory from one; see actcd snapshot --help.
+    Fetch a snapshot from a member, check one, or make a data directory from one.
+
+  actcd hashkv PATH, actcd dump-db ..., actcd dump-log PATH
+    Look at what a member that does not run has stored.
+
+  actcd defrag --data-dir DIR, actcd migrate --data-dir DIR ...
+    Give back the space of what was deleted; come from etcd, or go back.
+
+  actcd completion bash|zsh|fish
+    Print a script that completes all this in your shell.
+
+  actcd COMMAND --help
+    Say more about one of the commands above.
 
   actcd gateway start [flags]
     Pass TCP connections on to the members of a cluster; see actcd gateway --help.

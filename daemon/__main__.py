@@ -12,19 +12,21 @@ import sys
 from typing import NoReturn
 
 from core.version import SERVER_VERSION
-from daemon import gateway_command, snapshot_tool
+from daemon import gateway_command
 from daemon.command_line import (
     CheckConfig,
     Refused,
     RunGateway,
     RunServer,
-    RunSnapshotTool,
+    RunTool,
     ShowHelp,
     ShowVersion,
     check_config,
     parse,
 )
 from daemon.process import run
+from daemon.tools import programs
+from daemon.tools.programs import TOOLS
 
 
 def main() -> NoReturn:
@@ -45,10 +47,10 @@ def main() -> NoReturn:
             report = check_config(command)
             print("\n".join(report.lines))  # noqa: T201 - asked for
             sys.exit(report.exit_code)
-        case RunSnapshotTool():
-            sys.exit(snapshot_tool.run(command.arguments))
         case RunGateway():
             sys.exit(gateway_command.run(command.arguments))
+        case RunTool():
+            sys.exit(programs.run(TOOLS[command.name], command.arguments))
         case Refused():
             print("\n".join(command.lines), file=sys.stderr)  # noqa: T201 - there is no logger yet
             sys.exit(command.exit_code)

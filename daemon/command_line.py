@@ -18,6 +18,7 @@ from config.refusals import bootstrap_refusals
 from daemon.data_directory import Content, DataDirectoryRefused, identify
 from daemon.extensions import ExtensionsRefused, find_extensions
 from daemon.machine import THIS_MACHINE, resolve
+from daemon.tools.programs import CHECK_CONFIG, TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from config.notes import Note
     from config.schema import Config
 
-CHECK_CONFIG = "check-config"
-SNAPSHOT = "snapshot"
 GATEWAY = "gateway"
 
 
@@ -58,9 +57,10 @@ class CheckConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class RunSnapshotTool:
-    """Do what the *arguments* behind the word `snapshot` ask for."""
+class RunTool:
+    """Run the tool *name* with the *arguments* behind its name."""
 
+    name: str
     arguments: tuple[str, ...]
 
 
@@ -79,7 +79,7 @@ class Refused:
     lines: tuple[str, ...]
 
 
-Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunSnapshotTool | RunGateway | Refused
+Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunTool | RunGateway | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine
     word = arguments[0] if arguments else ""
     if word == CHECK_CONFIG:
         return _check_config_command(arguments[1:])
-    if word == SNAPSHOT:
-        return RunSnapshotTool(tuple(arguments[1:]))
     if word == GATEWAY:
         return RunGateway(tuple(arguments[1:]))
+    if word in TOOLS:
+        return RunTool(word, tuple(arguments[1:]))
     if word in PROGRAMS_TO_COME:
         line = f"actcd does not support '{word}' yet (to come: {PROGRAMS_TO_COME[word]}); see 'actcd --help'"
         return Refused(EXIT_REFUSED, (line,))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from daemon.tools.output import Progress
+
 _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 
@@ -44,7 +46,7 @@ class SaveOptions:
     command_timeout_s: float | None = None
 
 
-def save(options: SaveOptions, progress: Callable[[str, int], None]) -> str:
+def save(options: SaveOptions, progress: Progress) -> str:
     """Fetch the snapshot and return the storage version that the member tells, empty before etcd 3.6.
 
     Raises SaveFailed, BadTrailer, OSError, and leaves no file then.
@@ -68,9 +70,7 @@ def save(options: SaveOptions, progress: Callable[[str, int], None]) -> str:
     return version
 
 
-def _receive(
-    options: SaveOptions, channel: grpc.Channel, write: Callable[[bytes], int], progress: Callable[[str, int], None]
-) -> str:
+def _receive(options: SaveOptions, channel: grpc.Channel, write: Callable[[bytes], int], progress: Progress) -> str:
     grpc.channel_ready_future(channel).result(timeout=options.dial_timeout_s)
     metadata: list[tuple[str, str]] = []
     if options.user:
@@ -84,7 +84,7 @@ def _receive(
         write(chunk.blob)
         version = chunk.version or version
         received_bytes += len(chunk.blob)
-        progress("bytes", received_bytes)
+        progress("bytes", received_bytes, received_bytes + chunk.remaining_bytes)
     if received_bytes <= TRAILER_SIZE_BYTES:
         raise SaveFailed(f"{options.endpoint} sent an empty snapshot")
     return version

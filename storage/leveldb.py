@@ -136,6 +136,9 @@ def open_leveldb(directory: Path) -> LevelDbBackend:
     except StorageError:
         backend.close()
         raise
+    except plyvel.Error as error:
+        backend.close()
+        raise StorageError(f"the store in {directory} is damaged: {error}; restore it from a snapshot") from error
     return backend
 
 

@@ -17,11 +17,16 @@ from storage.bbolt.pages import SECTOR_SIZE_BYTES, TRAILER_SIZE_BYTES, BoltError
 from storage.bbolt.reader import BoltFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _READ_SIZE_BYTES = 1 << 20
 _HASHED_AT_ONCE = 1000
 _REVISION_SIZE_BYTES = 17
+
+
+def _say_nothing(_what: str, _count: int, _total: int) -> None:
+    """Tell nobody."""
 
 
 class Status(NamedTuple):
@@ -40,11 +45,14 @@ class BadTrailer(BoltError):  # noqa: N818 - named for what was found
     """A snapshot's SHA-256 is missing, or is not that of its content."""
 
 
-def read_status(path: Path) -> Status:
-    """Read the whole file at *path*, with its trailer if there is one; raises BoltError, OSError."""
+def read_status(path: Path, progress: Callable[[str, int, int], None] = _say_nothing) -> Status:
+    """Read the whole file at *path*, with its trailer if there is one; raises BoltError, OSError.
+
+    *progress* is told, now and then, how many bytes of how many are read.
+    """
     if has_trailer(path.stat().st_size):
         check_trailer(path)
-    crc = revision = 0
+    crc = revision = read_bytes = 0
     version = b""
     live: set[bytes] = set()
     with BoltFile(path) as file:
@@ -53,8 +61,11 @@ def read_status(path: Path) -> Status:
             for key, value, at in file.located_items(name):
                 pieces += (key, value)
                 if len(pieces) > _HASHED_AT_ONCE:
-                    crc = google_crc32c.extend(crc, b"".join(pieces))
+                    joined = b"".join(pieces)
+                    crc = google_crc32c.extend(crc, joined)
                     pieces.clear()
+                    read_bytes += len(joined)
+                    progress("bytes", read_bytes, file.size_bytes)
                 if name == KEY_BUCKET:
                     fault = record_fault(key, value)
                     if fault:
