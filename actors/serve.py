@@ -64,6 +64,7 @@ from services.access import HttpOptions, Serves
 from services.additions import NO_ADDITIONS, Additions
 from services.auth import AUTH_STATUS_TAG
 from services.client_http import ClientHttp
+from services.endless import EndlessStreams
 from services.errors import status_of
 from services.grpc_metrics import samples as grpc_samples
 from services.identity import certified_name, refuse, token_in
@@ -258,6 +259,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._reads_at: list[tuple[Index, int, list[Read]]] = []
         self._renewals: list[tuple[int, LeaseId]] = []
         self._streams: dict[StreamId, Stream] = {}
+        self._endless = EndlessStreams()
         self._blocked: set[StreamId] = set()
         self._last_token = 0
         self._answers: dict[int, Callable[..., None]] = {}
@@ -274,6 +276,7 @@ class ServeActor(NodeActor[ServeMessage]):
         if self._http.timed:
             self._times = Times(self._loop.time)
             routes = self._times.timed(routes)
+        routes = self._endless.followed(routes)
         self._pages = ClientHttp(self, routes, self._http, self._additions)
         self._routes = routes
         grpc = routes if self._http.serves in {Serves.ALL, Serves.GRPC} else Routes({}, {})
@@ -837,6 +840,7 @@ class ServeActor(NodeActor[ServeMessage]):
             self._home.fatal(type(self).__name__, error)
 
     async def _drain(self, message: Drain) -> None:
+        self._endless.finish(status_of(Stopped()))
         await self._engine.drain(message.timeout_s)
         self._fail_all(Stopped())
         await self._engine.close()

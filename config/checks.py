@@ -81,7 +81,7 @@ def known_logger(value: str) -> str | None:
 
 
 def usable_outputs(values: tuple[str, ...]) -> str | None:
-    """Demand that ``default`` stands alone; the journal is yet to come."""
+    """Demand that ``default`` and the journal stand alone."""
     if "default" in values and len(values) > 1:
         return 'multi logoutput for "default" is not supported yet'
     if _JOURNAL in values and len(values) > 1:
@@ -90,8 +90,6 @@ def usable_outputs(values: tuple[str, ...]) -> str | None:
             f"running with systemd/journal but other '--log-outputs' values ({found}) are configured with 'default'; "
             "override 'default' value with something else"
         )
-    if _JOURNAL in values:
-        return "actcd does not support systemd/journal in --log-outputs yet"
     return None
 
 

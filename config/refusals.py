@@ -6,7 +6,6 @@ restarts ignores the initial-* settings; the daemon asks it once it has looked a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator
 
 from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost, parse_token_options
@@ -14,6 +13,7 @@ from config.compaction import parse_auto_compaction
 from config.faults import BadValue, Fault
 from config.gates import is_on
 from config.notes import Note
+from config.rotation import parse_rotation
 from config.schema import DEFAULT_NAME, Config
 from config.tls import tls_faults, tls_warnings
 from config.urls import InitialMember, Url
@@ -115,20 +115,14 @@ def _logging(config: Config) -> Iterator[Fault]:
     logging = config.logging
     if not logging.enable_log_rotation:
         return
-    if len(logging.log_outputs) != 1 or _NOT_FILES & set(logging.log_outputs):
+    if len(set(logging.log_outputs) - _NOT_FILES) != 1:
         rule = "--log-outputs requires a single file path when --log-rotate-config-json is defined"
         yield Fault("--log-outputs", ",".join(logging.log_outputs), rule)
     key, text = "--log-rotation-config-json", logging.log_rotation_config_json
     try:
-        rotation = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        yield Fault(key, text, f"improperly formatted log rotation config: {error}")
-        return
-    kinds = {"maxsize": int, "maxage": int, "maxbackups": int, "localtime": bool, "compress": bool}
-    if not isinstance(rotation, dict) or any(
-        type(rotation[name]) is not kind for name, kind in kinds.items() if name in rotation
-    ):
-        yield Fault(key, text, "invalid log rotation config: sizes, ages and counts are numbers, the rest booleans")
+        parse_rotation(text)
+    except BadValue as error:
+        yield Fault(key, text, str(error))
 
 
 _LISTENED_ON = {"listen-client-urls", "listen-client-http-urls", "listen-metrics-urls", "listen-peer-urls"}

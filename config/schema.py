@@ -650,7 +650,7 @@ class Logging:
         "log-outputs",
         LIST,
         ("default",),
-        "Where the log goes: default and stderr, stdout, and paths of files.",
+        "Where the log goes: default and stderr, stdout, systemd/journal, and paths of files.",
         check=checks.usable_outputs,
     )
     log_level: str = setting(
@@ -667,14 +667,13 @@ class Logging:
         shown_default="json, or console on a terminal",
     )
     enable_log_rotation: bool = setting(
-        "enable-log-rotation", SWITCH, False, "Whether to rotate the one log file.", supported=False
+        "enable-log-rotation", SWITCH, False, "Whether to rotate the one log file among the outputs."
     )
     log_rotation_config_json: str = setting(
         "log-rotation-config-json",
         TEXT,
         DEFAULT_ROTATION,
         "When to rotate: maxsize in MB, maxage in days, maxbackups, localtime, compress.",
-        supported=False,
     )
     warning_unary_request_duration_s: float = setting(
         "warning-unary-request-duration", DURATION_S, 0.3, "Time from which on a request is logged as slow."

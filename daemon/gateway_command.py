@@ -18,7 +18,7 @@ from config.durations import parse_duration_s
 from config.faults import BadValue
 from config.schema import Logging
 from daemon.logs import make_logger
-from daemon.notify import notify_systemd
+from daemon.notify import notify_ready
 from net.srv import LookupFailed, Srv, find_clients, lookup_srv
 from proxy.gateway import Gateway
 from proxy.remotes import Remotes
@@ -103,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_FAILED
     # Nothing is to be finished: connections end as they would if the machine did.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    notify_systemd(logger)
+    notify_ready(logger)
     gateway = Gateway(Remotes(endpoints, SystemRandom()), options.retry_delay_s or RETRY_DELAY_0_S, logger)
     try:
         asyncio.run(gateway.run(listener))

@@ -22,10 +22,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from config.rotation import parse_rotation
+from daemon.log_journal import JournalStream
+from daemon.log_rotation import RotatingFile
+
 if TYPE_CHECKING:
     from types import FrameType
 
     from config.notes import Note
+    from config.rotation import Rotation
     from config.schema import Logging
 
 Fields = Mapping[str, Any]
@@ -73,13 +78,15 @@ class LogStream(Protocol):
         """Whether a person reads along."""
 
 
-def open_stream(output: str) -> LogStream:
-    """Return the stream of one of --log-outputs; raises OSError where a file cannot be opened."""
+def open_stream(output: str, rotation: Rotation | None = None) -> LogStream:
+    """Return the stream of one of --log-outputs; raises OSError where a file, or the journal, cannot be opened."""
     if output == "stdout":
         return sys.stdout.buffer
     if output in {"stderr", "default"}:
         return sys.stderr.buffer
-    return Path(output).open("ab")
+    if output == "systemd/journal":
+        return JournalStream()
+    return Path(output).open("ab") if rotation is None else RotatingFile(Path(output), rotation, now)
 
 
 def now() -> datetime:
@@ -89,7 +96,7 @@ def now() -> datetime:
 
 def make_logger(
     settings: Logging,
-    stream_factory: Callable[[str], LogStream] = open_stream,
+    stream_factory: Callable[[str, Rotation | None], LogStream] = open_stream,
     clock: Callable[[], datetime] = now,
 ) -> structlog.stdlib.BoundLogger:
     """Return the logger that *settings* ask for; raises OSError where an output cannot be opened.
@@ -97,7 +104,8 @@ def make_logger(
     It may be used from every thread.
     """
     silent = "/dev/null" in settings.log_outputs  # as in etcd: it silences the other outputs too
-    streams = () if silent else tuple(stream_factory(output) for output in settings.log_outputs)
+    rotation = parse_rotation(settings.log_rotation_config_json) if settings.enable_log_rotation else None
+    streams = () if silent else tuple(stream_factory(output, rotation) for output in settings.log_outputs)
     for_people = bool(streams) and all(stream.isatty() for stream in streams)
     console = settings.log_format == "console" or (settings.log_format == "" and for_people)
     level = logging.CRITICAL if silent else _NUMBER_OF_LEVEL[settings.log_level]

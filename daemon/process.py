@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from daemon.host import ThreadHost
 from daemon.logs import make_logger, route_standard_library, write_notes
-from daemon.notify import notify_systemd
+from daemon.notify import notify_ready, notify_stopping
 from daemon.server import REFUSALS, launch
 from discovery.patience import Stopped
 
@@ -36,7 +36,12 @@ that waits for the log must not wait five milliseconds (CPython's default) for i
 
 def run(config: Config, notes: Sequence[Note]) -> int:
     """Run a member until it is stopped, and return the exit code.  Ends the process itself after a signal or crash."""
-    logger = make_logger(config.logging)
+    try:
+        logger = make_logger(config.logging)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"cannot open a log output: {place}{error.strerror}\n")
+        return EXIT_REFUSED
     route_standard_library(logger, config.logging)
     write_notes(logger, notes)
     stop = StopSignal()
@@ -101,10 +106,11 @@ def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal
     tame_garbage_collector()
     try:
         if member.open(stop.came):
-            notify_systemd(logger)
+            notify_ready(logger)
         host.wait()
     finally:
         host.exit_if_crashed()
+        notify_stopping(logger)
         member.stop(signal=stop.name)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
-START_TIMEOUT_S: Final = 15.0
+START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
 POLL_INTERVAL_S: Final = 0.005
 CONFIG_FILE_NAME: Final = "config.yaml"

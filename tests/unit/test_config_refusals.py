@@ -10,7 +10,7 @@ from config.faults import ConfigRefused
 from config.flags import read_flags
 from config.load import Machine, load
 from config.refusals import bootstrap_refusals
-from config.schema import DECLARED, DEFAULT_ROTATION
+from config.schema import DECLARED
 
 if TYPE_CHECKING:
     from config.setting import Setting
@@ -42,23 +42,18 @@ def not_yet(flag: str, default: str) -> str:
         (
             ["--enable-log-rotation", "--log-outputs=stderr"],
             [
-                not_yet("enable-log-rotation", "false"),
                 "--log-outputs requires a single file path when --log-rotate-config-json is defined",
             ],
         ),
         (
             ['--log-rotation-config-json={"maxsize": true}', "--enable-log-rotation", "--log-outputs=/var/x"],
             [
-                not_yet("log-rotation-config-json", DEFAULT_ROTATION),
-                not_yet("enable-log-rotation", "false"),
                 '--log-rotation-config-json={"maxsize": true}: invalid log rotation config: ',
             ],
         ),
         (
             ["--enable-log-rotation", "--log-outputs=/var/x", "--log-rotation-config-json={"],
             [
-                not_yet("enable-log-rotation", "false"),
-                not_yet("log-rotation-config-json", DEFAULT_ROTATION),
                 "--log-rotation-config-json={: improperly formatted log rotation config: ",
             ],
         ),
@@ -71,7 +66,14 @@ def not_yet(flag: str, default: str) -> str:
                 )
             ],
         ),
-        (["--log-outputs=systemd/journal"], ["actcd does not support systemd/journal in --log-outputs yet"]),
+        (
+            ["--enable-log-rotation", "--log-outputs=/var/x,/var/y"],
+            ["--log-outputs requires a single file path when --log-rotate-config-json is defined"],
+        ),
+        (
+            ["--enable-log-rotation", "--log-outputs=/var/x", '--log-rotation-config-json={"maxage": -1}'],
+            ['--log-rotation-config-json={"maxage": -1}: invalid log rotation config: maxage must not be negative'],
+        ),
         (["--logger=foo"], ['unknown logger option "foo"']),
         (["--logger=capnslog"], ["--logger=capnslog is removed in v3.5"]),
         (

@@ -39,7 +39,7 @@ class Broken(io.BytesIO):
 
 
 def logger_on(stream: io.BytesIO, *, now: datetime = MOMENT, **settings: Any) -> structlog.stdlib.BoundLogger:
-    return make_logger(Logging(**settings), lambda _output: stream, lambda: now)
+    return make_logger(Logging(**settings), lambda _output, _rotation: stream, lambda: now)
 
 
 def lines_of(stream: io.BytesIO) -> list[dict[str, Any]]:
@@ -190,7 +190,7 @@ def test_format_follows_the_terminal_unless_given(log_format: str, stream: io.By
 def test_every_output_gets_every_line() -> None:
     """Several outputs are written alike, and one that fails takes nothing from the others."""
     streams = {"stderr": io.BytesIO(), "full": Broken(), "/var/log/x": io.BytesIO()}
-    log = make_logger(Logging(log_outputs=tuple(streams)), streams.__getitem__, lambda: MOMENT)
+    log = make_logger(Logging(log_outputs=tuple(streams)), lambda output, _: streams[output], lambda: MOMENT)
     log.info("x")
     assert streams["stderr"].getvalue() == streams["/var/log/x"].getvalue() != b""
 
@@ -198,7 +198,7 @@ def test_every_output_gets_every_line() -> None:
 def test_dev_null_silences_everything() -> None:
     """As in etcd, /dev/null among the outputs switches the log off; the others are not even opened."""
 
-    def refuse(output: str) -> io.BytesIO:
+    def refuse(output: str, _rotation: object) -> io.BytesIO:
         raise AssertionError(output)
 
     make_logger(Logging(log_outputs=("/dev/null", "stderr")), refuse).critical("x")
@@ -209,7 +209,7 @@ def test_files_are_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"before\n")
     stream = open_stream(str(path))
-    make_logger(Logging(log_outputs=(str(path),)), lambda _output: stream).info("after")
+    make_logger(Logging(log_outputs=(str(path),)), lambda _output, _rotation: stream).info("after")
     assert path.read_bytes().startswith(b"before\n{")
     stream.close()  # type: ignore[attr-defined]  # a file, though the port cannot close
 
