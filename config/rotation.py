@@ -46,7 +46,7 @@ def parse_rotation(text: str) -> Rotation:
         if value is None or name.lower() not in _FIELDS:
             continue
         field, kind = _FIELDS[name.lower()]
-        if type(value) is not kind:
+        if not isinstance(value, int) or isinstance(value, bool) is not (kind is bool):
             raise BadValue("invalid log rotation config: sizes, ages and counts are numbers, the rest booleans")
         if value < 0:
             raise BadValue(f"invalid log rotation config: {name} must not be negative")
