@@ -54,6 +54,10 @@ class JournalStream:
         """See LogStream."""
         return False
 
+    def close(self) -> None:
+        """Let go of the journal."""
+        self._socket.close()
+
     def _send(self, message: bytes) -> None:
         try:
             self._socket.send(message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import AuthFailed, AuthNotEnabled, EtcdError, NoPasswordUser
+from core.errors import AuthFailed, AuthNotEnabled, EtcdError, NoPasswordUser, UserEmpty
 from core.mvcc.varint import field, varint
 from proto import rpc_pb2 as pb
 from proto.raft_internal_pb2 import InternalAuthenticateRequest
@@ -87,7 +87,9 @@ class AuthService:
         request = decode_entry(call, pb.AuthUserAddRequest, USER_ADD_TAG, payload)
         if request is None:
             return
-        if request.options.no_password:
+        if not request.name:
+            call.fail(status_of(UserEmpty()))  # before anything is said of the password, as in etcd
+        elif request.options.no_password:
             request.ClearField("password")
             request.ClearField("hashedPassword")
             self._node.propose(call, USER_ADD_TAG, request.SerializeToString())

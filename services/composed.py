@@ -17,7 +17,7 @@ from proto.lock_pb2 import LockRequest, UnlockRequest
 from proto.rpc_pb2 import WatchRequest, WatchResponse
 from services import election, lock
 from services.decode import decode
-from services.errors import undecodable
+from services.errors import undecodable_message
 from services.gateway_calls import CANCELED
 from services.steps import Abandoned, Ask, Next, Present, Send, Start, StepFailed, Unwatch, Watch, unmapped
 
@@ -222,7 +222,7 @@ class ObserveStream:
         try:
             request = LeaderRequest.FromString(message)
         except DecodeError as error:
-            self._stream.finish(undecodable(error))
+            self._stream.finish(undecodable_message(error))
         else:
             self._run.begin(election.observe(request))
 

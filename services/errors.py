@@ -90,6 +90,11 @@ def go_text(status: Status) -> str:
     return f"rpc error: code = {name} desc = {status.message}"
 
 
+def undecodable_message(error: Exception) -> Status:
+    """Return the status for a stream's message that is none of its type, in grpc-go's other words."""
+    return Status(Code.INTERNAL, f"grpc: failed to unmarshal the received message {error}")
+
+
 def undecodable(error: Exception) -> Status:
     """Return the status for a request whose bytes are no message of its type, in grpc-go's words."""
     return Status(Code.INTERNAL, f"grpc: error unmarshalling request: {error}")

@@ -9,7 +9,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from net.rpc import Code, Status
 from services.decode import decode
-from services.errors import undecodable
+from services.errors import undecodable_message
 
 if TYPE_CHECKING:
     from net.rpc import Call, Stream
@@ -40,7 +40,7 @@ class HealthWatch:
         try:
             request = HealthCheckRequest.FromString(message)
         except DecodeError as error:
-            self._stream.finish(undecodable(error))
+            self._stream.finish(undecodable_message(error))
         else:
             self._stream.send(SERVICE_UNKNOWN if request.service else SERVING)
 

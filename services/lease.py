@@ -28,7 +28,7 @@ from proto.rpc_pb2 import (
     LeaseTimeToLiveResponse,
 )
 from services.decode import decode, decode_entry
-from services.errors import status_of, undecodable
+from services.errors import status_of, undecodable_message
 from services.identity import admit
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class KeepAliveStream:
         try:
             lease = LeaseId(LeaseKeepAliveRequest.FromString(message).ID)
         except DecodeError as error:
-            self._stream.finish(undecodable(error))
+            self._stream.finish(undecodable_message(error))
             return
         renewal = _Renewal(lease)
         self._renewals.append(renewal)

@@ -19,7 +19,7 @@ from core.errors import AuthOldRevision, EtcdError
 from core.mvcc.varint import field, varint
 from net.rpc import Code, Status
 from proto.rpc_pb2 import RangeRequest
-from services.errors import status_of, undecodable
+from services.errors import status_of, undecodable_message
 from services.kv import is_large
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class RangeStream:
             request = RangeRequest.FromString(message)
             check_range(request)
         except DecodeError as error:
-            self._finish(undecodable(error))
+            self._finish(undecodable_message(error))
             return
         except EtcdError as error:
             self._finish(status_of(error))

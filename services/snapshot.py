@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from core.errors import EtcdError
 from net.rpc import Code, Status
 from proto.rpc_pb2 import SnapshotRequest, SnapshotResponse
-from services.errors import status_of, undecodable
+from services.errors import status_of, undecodable_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class SnapshotStream:
         try:
             SnapshotRequest.FromString(message)
         except DecodeError as error:
-            self._stream.finish(undecodable(error))
+            self._stream.finish(undecodable_message(error))
             return
         opened = self._node.open_export()
         if isinstance(opened, EtcdError):

@@ -12,7 +12,7 @@ from core.auth.permissions import READ
 from core.auth.rules import NOBODY
 from core.errors import EtcdError
 from proto.rpc_pb2 import WatchRequest
-from services.errors import go_text, status_of, undecodable
+from services.errors import go_text, status_of, undecodable_message
 
 if TYPE_CHECKING:
     from core.auth.rules import Identity
@@ -37,7 +37,7 @@ class WatchStream:
         try:
             request = WatchRequest.FromString(message)
         except DecodeError as error:
-            self._stream.finish(undecodable(error))
+            self._stream.finish(undecodable_message(error))
             return
         if self._node.auth.enabled or self._judging:
             self._later.append((message, request))

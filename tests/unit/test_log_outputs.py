@@ -188,6 +188,7 @@ def test_lines_go_to_the_journal(journal: socket.socket) -> None:
     with os.fdopen(descriptor, "rb") as file:
         file.seek(0)
         assert file.read() == entry(long)
+    stream.close()
 
 
 def test_without_a_journal(journal: socket.socket, tmp_path: Path) -> None:
@@ -199,4 +200,5 @@ def test_without_a_journal(journal: socket.socket, tmp_path: Path) -> None:
     journal.close()
     stream.write(b"line\n")
     stream.flush()
+    stream.close()
     assert instead.getvalue() == b"line\n"
