@@ -211,9 +211,12 @@ class Node:
         assert host is not None, "launched without a host"
         assert running is not None, "launched, but not running"
         try:
-            if running.open(self._stop_wanted.is_set):
-                self._ready.set()
-            host.wait()
+            try:
+                if running.open(self._stop_wanted.is_set):
+                    self._ready.set()
+                host.wait()
+            except REFUSALS as refused:  # found out only now, with everything running
+                self._error = refused
             running.stop()
         except _Left:
             self._error = host.crash[1] if host.crash is not None else None
