@@ -29,6 +29,7 @@ from core.raft.node import RaftConfig, RaftNode
 from core.types import Index, MemberId, Term
 from core.version import SERVER_VERSION
 from daemon.joining import expect_new, join
+from daemon.machine import resolve
 from storage.bbolt.pages import BoltError
 from storage.incoming import replace_store, snapshot_path
 from wal.codec import Metadata, decode_conf_change, encode_conf_change
@@ -211,7 +212,7 @@ def _begin(config: Config, folder: Path, ground: Ground) -> _Recovered:
 def _join(config: Config, folder: Path, ground: Ground) -> _Recovered:
     """Begin with nothing but the ids: all else comes from the leader."""
     found = ground.found
-    local = join(config.clustering.initial_cluster, config.member.name, found)
+    local = join(config.clustering.initial_cluster, config.member.name, found, resolve)
     assert found is not None, "refused otherwise"
     if Cluster(found.members, learners_max=config.features.max_learners).has_too_many_learners:
         raise BootstrapRefused(TOO_MANY_LEARNERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,8 +51,17 @@ def secure(config: Config, logger: structlog.stdlib.BoundLogger) -> Transport:
     return Transport(
         ServerTls(client_files, client_log) if for_clients else None,
         ServerTls(peer_files, peer_log) if for_peers else None,
-        ClientTls(peer_files, peer_log),
+        ClientTls(replace(peer_files, server_name=_domain(config)), peer_log),
     )
+
+
+def _domain(config: Config) -> str:
+    """Return the domain that members found in DNS must prove to belong to; empty if a CA of their own vouches for them.
+
+    Whoever forges DNS answers can name any host, and have a certificate for it.  Behaviour: etcd's ``discovery-srv``,
+    which forgets of it at a restart.
+    """
+    return "" if config.security.peer_trusted_ca_file else config.clustering.discovery_srv
 
 
 def tls_files(config: Config, side: Side) -> TlsFiles:

@@ -210,7 +210,8 @@ def launch(
         make_token_scheme(config.auth, clock, logger)  # keys that cannot be used end the start before it begins
         transport = secure(config, logger)
         # Asked before this member listens: two that start at once must not wait for each other.
-        found = find_cluster(others_urls(config), transport.dialling) if is_new else None
+        joins = config.clustering.initial_cluster_state == "existing"
+        found = find_cluster(others_urls(config), transport.dialling, with_versions=joins) if is_new else None
         doors = bind_doors(config, transport, ground)
         if is_new:
             config = met(config, UntilStopped(given_up), logger)

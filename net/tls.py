@@ -46,6 +46,8 @@ class TlsFiles:
     """Those of which the other side's certificate must name one; empty for any."""
     anonymous: bool = False
     """Whether to dial servers whose certificate nobody vouches for, as with certificates made at the start."""
+    server_name: str = ""
+    """What the certificates of servers that are dialled must name, in place of the host of the URL; empty for that."""
     version_min: str = "TLS1.2"
     version_max: str = ""
     cipher_suites: Sequence[str] | None = None
@@ -153,6 +155,11 @@ class ClientTls:
         self._log = log
         # The system's authorities are many, and few dial anybody whom they vouch for.
         self._current = None if files.trusted_ca is None and files.certificate is None else self._read()
+
+    @property
+    def server_name(self) -> str:
+        """What a server's certificate must name in place of its host; empty for the host."""
+        return self._files.server_name
 
     def context(self) -> ssl.SSLContext:
         """Return the context of the next connection."""

@@ -48,19 +48,20 @@ async def dial(url: str, make: Callable[[], P], tls: ClientTls | None, timeout_s
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
     try:
-        secure = None
+        secure = name = None
         if parts.scheme in {"https", "unixs"}:
             if tls is None:
                 raise PeerUnreachable(f"{url} wants TLS, of which this member knows nothing")
-            secure = tls.context()
+            secure, name = tls.context(), tls.server_name or parts.hostname or "localhost"
         async with asyncio.timeout(timeout_s):
             if parts.scheme in {"unix", "unixs"}:
-                name = (parts.hostname or "localhost") if secure else None
                 _, unix = await loop.create_unix_connection(
                     make, parts.netloc + parts.path, ssl=secure, server_hostname=name
                 )
                 return unix
-            _, connected = await loop.create_connection(make, parts.hostname or "", parts.port or 0, ssl=secure)
+            _, connected = await loop.create_connection(
+                make, parts.hostname or "", parts.port or 0, ssl=secure, server_hostname=name
+            )
             return connected
     except (OSError, ValueError, TimeoutError, TlsConfigurationError) as error:
         raise PeerUnreachable(f"{url}: {str(error) or type(error).__name__}") from error
