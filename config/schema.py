@@ -272,6 +272,7 @@ class Clustering:
         2.0,
         "Longest dial to the discovery service.",
         file="discovery-config.client.dial-timeout",
+        check=checks.not_negative_s("discovery-dial-timeout"),
     )
     discovery_request_timeout_s: float = setting(
         "discovery-request-timeout",
@@ -279,6 +280,7 @@ class Clustering:
         5.0,
         "Longest request to the discovery service.",
         file="discovery-config.client.request-timeout",
+        check=checks.not_negative_s("discovery-request-timeout"),
     )
     discovery_keepalive_time_s: float = setting(
         "discovery-keepalive-time",
@@ -286,6 +288,7 @@ class Clustering:
         2.0,
         "Time between pings to the discovery service.",
         file="discovery-config.client.keepalive-time",
+        check=checks.not_negative_s("discovery-keepalive-time"),
     )
     discovery_keepalive_timeout_s: float = setting(
         "discovery-keepalive-timeout",
@@ -293,6 +296,7 @@ class Clustering:
         6.0,
         "Longest wait for the answer to such a ping.",
         file="discovery-config.client.keepalive-timeout",
+        check=checks.not_negative_s("discovery-keepalive-timeout"),
     )
     discovery_max_request_bytes: int = setting(
         "discovery-config.client.max-request-bytes",
@@ -301,6 +305,7 @@ class Clustering:
         "Size of the largest request to the discovery service.",
         flag=False,
         file="discovery-config.client.max-request-bytes",
+        check=checks.not_negative("discovery-config.client.max-request-bytes"),
     )
     discovery_max_receive_bytes: int = setting(
         "discovery-config.client.max-recv-bytes",
@@ -309,6 +314,7 @@ class Clustering:
         "Size of the largest answer of the discovery service.",
         flag=False,
         file="discovery-config.client.max-recv-bytes",
+        check=checks.not_negative("discovery-config.client.max-recv-bytes"),
     )
     discovery_insecure_transport: bool = setting(
         "discovery-insecure-transport",

@@ -123,6 +123,10 @@ def not_yet(flag: str, default: str) -> str:
                 ),
             ],
         ),
+        (
+            ["--discovery-request-timeout=-1s"],
+            ["--discovery-request-timeout must not be negative (set to -1s)"],
+        ),
         (["--discovery=http://d"], ["the discovery URL must be http://HOST/TOKEN or https://HOST/TOKEN: http://d"]),
         (["--discovery=d/t"], ["the discovery URL must be http://HOST/TOKEN or https://HOST/TOKEN: d/t"]),
         (
