@@ -72,6 +72,7 @@ from services.lease import REVOKE_TAG
 from services.routes import client_routes
 from services.standing import needs_leader
 from services.timing import LongTimes, Times
+from services.tracing import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from services.passwords import Passwords
     from services.timeouts import Leadership
     from services.tokens import TokenScheme
+    from services.tracing import StartSpan
 
     Read = tuple[Asker, Callable[[View], None]]
 
@@ -194,6 +196,7 @@ class ServeActor(NodeActor[ServeMessage]):
         profiler: Address[Work] | None = None,
         additions: Additions = NO_ADDITIONS,
         revokes_first: bool = False,
+        trace: StartSpan | None = None,
     ) -> None:
         super().__init__(home)
         self.headers = headers
@@ -233,6 +236,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._profiler = profiler
         self._additions = additions
         self._revokes_first = revokes_first
+        self._trace = trace
         self._times: Times | None = None
         self._long_times: LongTimes
         self._failed_count = self._slow_rounds = self._failed_rounds = 0
@@ -273,6 +277,8 @@ class ServeActor(NodeActor[ServeMessage]):
         routes = self._additions.routes(self, client_routes(self))
         self._long_times = LongTimes(self._loop.time)
         routes = self._long_times.timed(routes)
+        if self._trace is not None:
+            routes = traced(routes, self._trace)
         if self._http.timed:
             self._times = Times(self._loop.time)
             routes = self._times.timed(routes)

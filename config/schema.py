@@ -690,24 +690,21 @@ class Logging:
 class Tracing:
     """Distributed tracing."""
 
-    enable_distributed_tracing: bool = setting(
-        "enable-distributed-tracing", SWITCH, False, "Whether to send traces.", supported=False
-    )
+    enable_distributed_tracing: bool = setting("enable-distributed-tracing", SWITCH, False, "Whether to send traces.")
     distributed_tracing_address: str = setting(
-        "distributed-tracing-address", TEXT, "localhost:4317", "Address of the collector.", supported=False
+        "distributed-tracing-address", TEXT, "localhost:4317", "Address of the collector."
     )
     distributed_tracing_service_name: str = setting(
-        "distributed-tracing-service-name", TEXT, "etcd", "Name of the service, equal on all members.", supported=False
+        "distributed-tracing-service-name", TEXT, "etcd", "Name of the service, equal on all members."
     )
     distributed_tracing_instance_id: str = setting(
-        "distributed-tracing-instance-id", TEXT, "", "Name of the instance, different on each member.", supported=False
+        "distributed-tracing-instance-id", TEXT, "", "Name of the instance, different on each member."
     )
     distributed_tracing_sampling_rate: int = setting(
         "distributed-tracing-sampling-rate",
         SIGNED,
         0,
         "Requests to trace out of a million.",
-        supported=False,
         check=checks.sampling_rate,
     )
 

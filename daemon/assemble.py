@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from daemon.ticker import Ticks
     from net.tls import ClientTls
     from services.node import Export
+    from services.tracing import StartSpan
 
 CORE = "Core"
 """The loop that the actors of the hot path share."""
@@ -159,6 +160,8 @@ class Outside:
     samples: Callable[[], Sequence[Sample]] = tuple
     """Gives the numbers that belong to no actor, from any thread."""
     lease_checkpoint_s: float = LEASE_CHECKPOINT_S
+    trace: StartSpan | None = None
+    """Begins the spans of calls; None where nothing is traced."""
 
     def log_of(self, actor: str) -> structlog.stdlib.BoundLogger:
         """Return the logger of one actor."""
@@ -615,6 +618,7 @@ def _spawn_clients(
             profiler=profiler,
             revokes_first=is_on(member.feature_gates, "PriorityRequest"),
             additions=NO_ADDITIONS if inside else additions,
+            trace=None if inside else outside.trace,
         )
 
     listeners: list[ClientListener | None] = [*outside.doors.clients, *(() if gate is None else (None,))]

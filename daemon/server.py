@@ -39,6 +39,7 @@ from daemon.self_signed import SelfSignedRefused
 from daemon.sockets import ListenRefused, listen
 from daemon.ticker import Ticker
 from daemon.tokens import make_token_scheme
+from daemon.tracing import NoTracing, start_tracing
 from discovery.patience import UntilStopped
 from net.tls import TlsConfigurationError
 from services.access import Serves
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from daemon.data_directory import DataDirectory
     from daemon.host import ThreadHost
     from daemon.security import Transport
+    from services.tracing import StartSpan
 
 DRAIN_TIMEOUT_S = 5.0
 """How long calls in flight may take to end after a stop was asked for."""
@@ -207,6 +209,7 @@ def launch(
                 raise StartRefused("; ".join(str(fault) for fault in faults))
         elif discovers(config.clustering):
             logger.warning("discovery token is ignored since cluster already initialized; valid logs are found")
+        trace = tracing_of(config, ground)
         make_token_scheme(config.auth, clock, logger)  # keys that cannot be used end the start before it begins
         transport = secure(config, logger)
         # Asked before this member listens: two that start at once must not wait for each other.
@@ -227,6 +230,7 @@ def launch(
             Disk(partial(free_bytes, directory), lambda view: Export(view, directory.snap)),
             logger,
             partial(process_samples, config, MemberId(booted.metadata.node_id), host),
+            trace=trace,
         )
         try:
             node = assemble(config, booted, outside, extensions)
@@ -235,6 +239,18 @@ def launch(
             raise
         ticker.start()
         return Running(config, logger, host, ticker, node, ground.pop_all())
+
+
+def tracing_of(config: Config, ground: ExitStack) -> StartSpan | None:
+    """Return what begins the spans of calls, if that is asked for; *ground* sends the last of them."""
+    if not config.tracing.enable_distributed_tracing:
+        return None
+    try:
+        trace, end = start_tracing(config.tracing)
+    except NoTracing as error:
+        raise StartRefused(str(error)) from None
+    ground.callback(end)
+    return trace
 
 
 def others_urls(config: Config) -> list[str]:
