@@ -19,6 +19,7 @@ from actors.messages.raft import (
     Applied,
     CarryMessages,
     ConfChangeApplied,
+    DiskIs,
     InspectRaft,
     ObserveRole,
     Propose,
@@ -34,9 +35,10 @@ from actors.messages.raft import (
     Unreachable,
 )
 from actors.messages.serve import ReadIndexed, Refused
-from actors.messages.wal import Append, SaveSnapshot
+from actors.messages.wal import Append, Attend, SaveSnapshot
 from core.errors import ProposalDropped
 from core.metrics import Sample
+from core.raft.events import ConfChanged
 from core.raft.messages import MessageType
 from core.raft.role import ProposeResult, Role
 from core.raft.tracker import ProgressState
@@ -127,6 +129,7 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
 
     def setup(self) -> None:
         """Hand out what was committed before the start."""
+        self._tell_wal()
         self._hasten_election()
         self._mark()
 
@@ -148,6 +151,8 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
                     self._taken.append(message.after)
             case Stable():
                 self._node.stable(message.term, message.index)
+            case DiskIs():
+                self._node.note_disk(stalled=message.stalled)
             case ReadIndex():
                 self._read_index(message)
             case Applied():
@@ -289,6 +294,8 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         if ready.events:
             for event in ready.events:
                 self._log_event(event)
+            if any(isinstance(event, ConfChanged) for event in ready.events):
+                self._tell_wal()
         self._notice_role()
         if ready.messages:
             self._send(ready.messages)
@@ -303,6 +310,9 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
     def _send(self, messages: Sequence[Message]) -> None:
         if self._carrier is not None:
             self._carrier.tell(Send(only_last_acknowledgement(messages)))
+
+    def _tell_wal(self) -> None:
+        self._wal.tell(Attend(self.actor_ref, alone=self._node.conf_state.voters == (self._node.id,)))
 
     def _write(self, ready: Ready) -> None:
         after: list[AnyDelivery] = []

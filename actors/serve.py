@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from actors.messages.membership import MembershipMessage
     from actors.messages.raft import RaftMessage
     from actors.messages.watch import WatchMessage
+    from core.alarms.quota import Quota
     from core.apply.applier import Applier
     from core.apply.header import ResponseHeaders
     from core.clock import Clock
@@ -170,7 +171,7 @@ class ServeActor(NodeActor[ServeMessage]):
         request_ids: RequestIds,
         request_timeout_s: float,
         slow_request_s: float,
-        quota_bytes: int | None,
+        quota: Quota,
         counter: Callable[[View], Count | None],
         make_engine: Callable[[Routes, HttpHandler, Callable[[], None]], Engine],
         wal: Address[ObserveSpace],
@@ -246,7 +247,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._exports: dict[Export, float] = {}
         self._logger = logger
         self._counter = counter
-        self._quota_bytes = quota_bytes
+        self._quota = quota
         self._allocated_bytes = 0
         self._alarm_proposed = False
         self._refusal: EtcdError | None = None
@@ -355,7 +356,7 @@ class ServeActor(NodeActor[ServeMessage]):
 
     def has_room(self, cost: int) -> bool:
         """See Node."""
-        return self._quota_bytes is None or self._allocated_bytes + cost < self._quota_bytes
+        return self._quota.has_room(store_size_bytes=self._allocated_bytes, cost_bytes=cost)
 
     def may_grow(self, call: Call, cost: int) -> bool:
         """See Node."""

@@ -8,6 +8,9 @@ Where a sync takes place follows from how long syncs take.  One of 100 microseco
 thread and being woken by it, so it runs right here, on the loop; from half a millisecond on it runs on a thread of its
 own, and the loop goes on meanwhile.
 
+A sync of either kind may hang for as long as the disk does.  Where others could lead meanwhile, none is made on the
+loop, and RaftActor is told of one that does not return, so that this member leads no longer.
+
 A full disk is survived: writes are refused while hardly any room is left; one that fails all the same leaves the log as
 it was, and what is staged is tried again on each tick.  Any other failure ends the process, since a failed sync may
 have dropped what it should have written.
@@ -22,8 +25,9 @@ from typing import TYPE_CHECKING, final
 from actors.base import Home, NodeActor
 from actors.messages.common import Tick
 from actors.messages.metrics import Measure, Measured
+from actors.messages.raft import DiskIs
 from actors.messages.serve import Answered, WritesRefused
-from actors.messages.wal import Append, ObserveSpace, SaveSnapshot, WalMessage
+from actors.messages.wal import Append, Attend, ObserveSpace, SaveSnapshot, WalMessage
 from actors.messages.worker import Work
 from core.errors import NoSpace
 from core.metrics import SYNC_BOUNDS_S, Histogram, Sample
@@ -109,10 +113,14 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         snapshots: Snapshots,
         syncer: Address[Work],
         free_bytes: Callable[[], int],
+        stall_s: float,
         clock: Clock,
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
-        """*free_bytes* tells how much room is left where the data lies; *syncer* is a worker of this actor's own."""
+        """*free_bytes* tells how much room is left where the data lies; *syncer* is a worker of this actor's own.
+
+        A sync that takes longer than *stall_s* has stalled.
+        """
         super().__init__(home)
         self._log = log
         self._snapshots = snapshots
@@ -127,6 +135,11 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         self._installing: Snapshot | None = None
         self._saving_installing = False
         self._marked = False
+        self._in_flight_since_s = 0.0
+        self._stall_s = stall_s
+        self._stalled = False
+        self._raft: Address[DiskIs] | None = None
+        self._alone = False
         self._sync_s = 0.0
         self._full = False
         self._written_bytes = 0
@@ -139,6 +152,8 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         match message:
             case Append():
                 self._stage(message)
+            case Attend():
+                self._raft, self._alone = message
             case _Flush():
                 self._marked = False
                 self._flush()
@@ -155,6 +170,7 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
                     message.observer.tell(WritesRefused(NoSpace()))
             case Tick():
                 self._look_at_space()
+                self._look_for_stall(message.now_s)
             case Measure():
                 message.answer_to.tell(Measured(message.round, self._samples()))
 
@@ -206,9 +222,10 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         self._write_times.observe(self._clock.monotonic_s() - started_s)
         self._staged = _Batch()
         self._in_flight = batch
+        self._in_flight_since_s = started_s
         if not batch.must_sync:
             self._finish_sync(None)
-        elif self._sync_s <= SYNC_HERE_MAX_S:
+        elif self._alone and self._sync_s <= SYNC_HERE_MAX_S:
             self._finish_sync(self._sync())
         else:
             self._syncer.tell(Work(_SYNCED, self._sync, self.actor_ref))
@@ -232,6 +249,10 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
     def _finish_sync(self, outcome: object) -> None:
         batch, self._in_flight = self._in_flight, None
         assert batch is not None
+        if self._stalled:
+            self._stalled = False
+            self._logger.warning("the disk answers again")
+            self._tell_stalled()
         if isinstance(outcome, DiskFull):
             # The log has taken the whole batch back.
             self._staged = batch.followed_by(self._staged)
@@ -245,6 +266,16 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
                 self._logger.warning("slow fdatasync", took_s=round(outcome, 3), expected_s=SLOW_SYNC_S)
         for delivery in batch.after:
             delivery.send()
+
+    def _look_for_stall(self, now_s: float) -> None:
+        if self._in_flight is not None and not self._stalled and now_s - self._in_flight_since_s > self._stall_s:
+            self._stalled = True
+            self._logger.error("the disk does not answer", waited_s=round(now_s - self._in_flight_since_s, 3))
+            self._tell_stalled()
+
+    def _tell_stalled(self) -> None:
+        if self._raft is not None:
+            self._raft.tell(DiskIs(self._stalled))
 
     def _samples(self) -> list[Sample]:
         return [

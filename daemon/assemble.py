@@ -37,6 +37,7 @@ from actors.worker import WorkerActor
 from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost
 from config.compaction import parse_auto_compaction
 from config.gates import is_on
+from core.alarms.quota import Quota
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.lessor import Lessor
@@ -323,6 +324,7 @@ def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
         snapshots=booted.snapshots,
         syncer=host.spawn(own, WorkerActor),
         free_bytes=outside.disk.free_bytes,
+        stall_s=config.member.election_timeout_ms / 1000.0,
         clock=clock,
         logger=outside.log_of("wal"),
     )
@@ -590,7 +592,7 @@ def _spawn_clients(
             limits=ApiLimits(member.max_request_bytes, member.max_txn_ops),
             request_ids=ids.requests_of(owner),
             request_timeout_s=request_timeout_s(config),
-            quota_bytes=member.quota_backend_bytes if member.quota_backend_bytes > 0 else None,
+            quota=Quota(member.quota_backend_bytes),
             # It may be asked on another actor's thread because that is the same thread: both live on one loop.
             counter=booted.applier.counter_for,
             slow_request_s=config.logging.warning_unary_request_duration_s,

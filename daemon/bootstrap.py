@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from google.protobuf.message import DecodeError
 
 from config.gates import is_on
+from core.alarms.quota import Quota
 from core.apply.applier import Applier
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
@@ -153,13 +154,12 @@ def _stand_up(
     _check_continuity(store, recovered, directory)
     metadata = recovered.metadata
     ticks = config.member.election_timeout_ms // config.member.heartbeat_interval_ms
-    quota = config.member.quota_backend_bytes
     applier = Applier(
         store,
         ResponseHeaders(metadata.cluster_id, metadata.node_id),
         minimum_ttl_s(election_ticks=ticks, tick_ms=config.member.heartbeat_interval_ms),
         decode_conf_change,
-        quota if quota > 0 else None,
+        Quota(config.member.quota_backend_bytes),
         persist_checkpoints=is_on(config.member.feature_gates, "LeaseCheckpointPersist"),
         learners_max=config.features.max_learners,
     )

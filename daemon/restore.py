@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from config.refusals import bootstrap_refusals
 from config.schema import Config
+from core.alarms.quota import NO_QUOTA
 from core.apply.applier import Applier
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
@@ -207,7 +208,7 @@ def _opened(backend: Backend, metadata: Metadata, snapshot: Path) -> Applier:
     """Open the store as a member would at its start: what it cannot read is found here."""
     try:
         headers = ResponseHeaders(metadata.cluster_id, metadata.node_id)
-        return Applier(Store.open(backend), headers, 0, decode_conf_change, None)
+        return Applier(Store.open(backend), headers, 0, decode_conf_change, NO_QUOTA)
     except (DecodeError, MalformedMember, ValueError) as error:
         raise RestoreRefused(f"{snapshot} holds a lease, an alarm or a member that cannot be read: {error}") from error
 

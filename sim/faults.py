@@ -25,6 +25,8 @@ PARTITION_S = (0.5, 6.0)
 PAUSE_S = (0.1, 4.0)
 FULL_DISK_S = (0.5, 5.0)
 SLOW_SYNC_S = 0.3
+STALL_S = (1.0, 6.0)
+LEADERS_STALL_SHARE = 0.7
 CLOCK_JUMP_S = 10.0
 START_FAILS = 0.1
 """How often the power fails again around a start."""
@@ -46,6 +48,7 @@ class Faults:
             "kill_leader": lambda: self._end(self._leader(), power=self._random.random() < 0.5),
             "pause": self._pause,
             "slow_disk": self._slow_disk,
+            "stall_disk": self._stall_disk,
             "full_disk": self._fill_disk,
             "sync_error": self._fail_sync,
             "partition": self._partition,
@@ -145,6 +148,14 @@ class Faults:
             self._schedule.note(member.name, "its disk is slow")
             member.sync_s = SLOW_SYNC_S
             self._schedule.after(self._random.uniform(*PARTITION_S), lambda: self._speed_up(member))
+
+    def _stall_disk(self) -> None:
+        """Let one sync of a member, mostly of the leader, take as long as several elections."""
+        member = self._leader() if self._random.random() < LEADERS_STALL_SHARE else self._any_running()
+        if member is not None:
+            length_s = self._random.uniform(*STALL_S)
+            self._schedule.note(member.name, f"its next sync takes {length_s:.3f} s")
+            member.stall_s = length_s
 
     def _speed_up(self, member: Member) -> None:
         member.sync_s = self._cluster.settings.sync_s

@@ -96,6 +96,8 @@ class Member:
         self._schedule = cluster.schedule
         self._random = Random(f"member {number} {cluster.seed}")
         self.sync_s = settings.sync_s
+        self.stall_s = 0.0
+        """How much longer the next sync takes."""
         self.fs = SimFileSystem(self._spend_sync)
         self.backend = SimBackend()
         self.backend.watcher = cluster.checks.store_of(self.name)
@@ -245,6 +247,8 @@ class Member:
     # -- its disk ----------------------------------------------------------------------------------------------------
 
     def _spend_sync(self) -> None:
+        self._schedule.spent_s += self.stall_s
+        self.stall_s = 0.0
         self._schedule.spent_s += self._random.expovariate(1.0 / self.sync_s)
 
     def _free_bytes(self) -> int:

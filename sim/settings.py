@@ -19,6 +19,10 @@ LIVENESS_S = 60.0
 time, and nothing needs longer."""
 
 
+STALLS_SHARE = 0.3
+"""Of the seeds, how many meet disks that hang."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that differs between seeds.  Rates are per virtual second for the whole cluster."""
@@ -49,11 +53,24 @@ def from_seed(seed: int) -> Settings:
     """Return the settings of *seed*."""
     random = Random(f"settings {seed}")
     members = random.choice((1, 3, 3, 3, 5))
-    kinds = ["kill", "power", "torn", "pause", "slow_disk", "full_disk", "sync_error", "all_down", "clock_jump"]
+    kinds = [
+        "kill",
+        "power",
+        "torn",
+        "pause",
+        "slow_disk",
+        "full_disk",
+        "sync_error",
+        "all_down",
+        "clock_jump",
+    ]
     if members > 1:
         kinds += ["partition", "isolate_leader", "isolate_leader", "one_way", "kill_leader", "transfer"]
     chosen = random.sample(kinds, random.randint(1, 5))
     rate = random.choice(FAULTS_PER_S) / len(chosen)
+    # Drawn apart from the rest, so that seeds from before there was such a fault still do what they did.
+    if Random(f"stalls {seed}").random() < STALLS_SHARE:
+        chosen.append("stall_disk")
     skewed = random.random() < 0.5
     return Settings(
         members=members,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from core.alarms.quota import NO_QUOTA, Quota
 from core.apply.applier import Applier
 from core.apply.header import ResponseHeaders
 from core.mvcc.backend import MemoryBackend
@@ -28,8 +29,9 @@ MINIMUM_TTL_S = 2
 
 def make_applier(backend: Backend | None = None, quota_bytes: int | None = None) -> Applier:
     """Return an applier over *backend*, or over a new store."""
+    quota = NO_QUOTA if quota_bytes is None else Quota(quota_bytes)
     store = Store.open(MemoryBackend() if backend is None else backend)
-    return Applier(store, ResponseHeaders(CLUSTER, MEMBER), MINIMUM_TTL_S, decode_conf_change, quota_bytes)
+    return Applier(store, ResponseHeaders(CLUSTER, MEMBER), MINIMUM_TTL_S, decode_conf_change, quota)
 
 
 class Log:

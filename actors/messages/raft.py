@@ -100,6 +100,12 @@ class Stable(NamedTuple):
     index: Index  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
+class DiskIs(NamedTuple):
+    """From WalActor: a sync has not returned for as long as an election takes, or has by now."""
+
+    stalled: bool
+
+
 class Applied(NamedTuple):
     """The state machine holds the effect of everything up to *index*."""
 
@@ -145,6 +151,7 @@ RaftMessage = (
     | AdvanceElection
     | InspectRaft
     | Stable
+    | DiskIs
     | Applied
     | ConfChangeApplied
     | TransferLeader

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.address import Address, AnyDelivery
+    from actors.messages.raft import DiskIs
     from actors.messages.serve import WritesRefused
     from core.raft.messages import Entry, HardState, Snapshot
 
@@ -35,10 +36,20 @@ class SaveSnapshot(NamedTuple):
     """It came from the leader: what is appended after this goes on from it, and waits until it is noted."""
 
 
+class Attend(NamedTuple):
+    """Tell *raft* when a sync does not return.
+
+    While this member is *alone* nobody else could go on meanwhile, so that a quick one may hold up the loop.
+    """
+
+    raft: Address[DiskIs]
+    alone: bool
+
+
 class ObserveSpace(NamedTuple):
     """Tell *observer* when there is no room for the log, and when there is again."""
 
     observer: Address[WritesRefused]
 
 
-WalMessage = Append | SaveSnapshot | ObserveSpace | Tick | Measure
+WalMessage = Append | Attend | SaveSnapshot | ObserveSpace | Tick | Measure

@@ -32,3 +32,6 @@ class Quota:
         if cost_bytes == 0 or self._limit_bytes is None:
             return True
         return store_size_bytes + cost_bytes < self._limit_bytes
+
+
+NO_QUOTA = Quota(-1)

@@ -39,6 +39,7 @@ from proto.rpc_pb2 import Member as ClientMember
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from core.alarms.quota import Quota
     from core.apply.header import ResponseHeaders
     from core.apply.v2_request import V2Request
     from core.membership.member import Member
@@ -109,12 +110,12 @@ class Applier:
         headers: ResponseHeaders,
         minimum_lease_ttl_s: int,
         decode_conf_change: Callable[[bytes], ConfChange],
-        quota_bytes: int | None,
+        quota: Quota,
         *,
         persist_checkpoints: bool = True,
         learners_max: int = LEARNERS_MAX,
     ) -> None:
-        """Read the state that *store* holds.  *quota_bytes* is None where there is no quota.
+        """Read the state that *store* holds.  *quota* is this member's.
 
         Without *persist_checkpoints* a restart forgets what is left of leases, and gives them their whole time.
         *learners_max* decides whether an entry that adds a learner has an effect: it must be the same on all members.
@@ -125,7 +126,7 @@ class Applier:
         """Size of the store's files, as told last: what the quota is held against."""
         self._minimum_ttl_s = minimum_lease_ttl_s
         self._decode_conf_change = decode_conf_change
-        self._quota_bytes = quota_bytes
+        self._quota = quota
         self._persist_checkpoints = persist_checkpoints
         self._learners_max = learners_max
         self._load(store)
@@ -297,7 +298,7 @@ class Applier:
         return self._within_quota(answer, cost) if cost else answer
 
     def _has_room(self, cost: int) -> bool:
-        return self._quota_bytes is None or self.allocated_bytes + cost < self._quota_bytes
+        return self._quota.has_room(store_size_bytes=self.allocated_bytes, cost_bytes=cost)
 
     def _within_quota(self, answer: bytes, cost: int) -> bytes:
         # Too late to refuse: the entry is applied on every member, and only the answer can tell (etcd's second check).

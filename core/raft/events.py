@@ -108,6 +108,14 @@ class SnapshotRestored:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskStalled:
+    """This member's disk does not answer: it hands leadership over, to *to* or (0) to whoever wins an election."""
+
+    term: Term
+    to: MemberId
+
+
+@dataclass(frozen=True, slots=True)
 class ConfChanged:
     """A configuration took effect."""
 
@@ -165,6 +173,7 @@ RaftEvent = (
     | TruncatedLog
     | SnapshotSent
     | SnapshotRestored
+    | DiskStalled
     | ConfChanged
     | ConfChangeRefused
     | TransferStarted

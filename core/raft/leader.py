@@ -83,7 +83,11 @@ class Leader(RoleBehaviour):
                 node.emit(events.QuorumLost(node.term))
                 node.become_follower(node.term, NOBODY)
                 return
+            handing_over = self._transferee != NOBODY
             self._abort_transfer()
+            if handing_over and node.disk_stalled:
+                node.become_follower(node.term, NOBODY)  # who was to take over has not
+                return
         if self._heartbeat_elapsed >= node.config.heartbeat_ticks:
             self._heartbeat_elapsed = 0
             self._replication.owes_heartbeats = True
@@ -267,6 +271,26 @@ class Leader(RoleBehaviour):
             self._send_timeout_now(to)
         else:
             self._replication.owes_appends = True
+
+    def disk_stalled(self) -> None:
+        """Let the voter lead that has most of the log among those that are heard from; without one, just step down.
+
+        A leader that cannot write confirms reads and keeps the others from an election by its heartbeats, but commits
+        nothing that needs its own log.  One that has nobody to hand over to stays: nobody would be better off.
+        """
+        node = self.node
+        heard = [
+            (progress.match, member)
+            for member, progress in self.progress.items()
+            if member != node.id and progress.active and confchange.votes(node.conf_state, member)
+        ]
+        if any(member != node.id and confchange.votes(node.conf_state, member) for member in self.progress):
+            to = max(heard)[1] if heard else NOBODY
+            node.emit(events.DiskStalled(node.term, to))
+            if heard:
+                self.transfer_leader(to)
+            else:
+                node.become_follower(node.term, NOBODY)
 
     def _on_transfer_leader(self, message: Message) -> None:
         self.transfer_leader(message.sender)

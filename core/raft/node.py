@@ -92,6 +92,8 @@ class RaftNode:
         self.leader_id = NOBODY
         self.election_elapsed = 0
         self.election_timeout = 0
+        self.disk_stalled = False
+        """See note_disk."""
         self.writes = Writes(log.last)
         self._random = random
         self._applied_conf_state = self.conf_state
@@ -148,7 +150,19 @@ class RaftNode:
 
     def tick(self) -> None:
         """Let one tick pass: it may start an election or send heartbeats."""
+        if self.disk_stalled and self.role is not Role.LEADER:
+            return  # its own vote would not become durable
         self._behaviour.tick()
+
+    def note_disk(self, *, stalled: bool) -> None:
+        """Take note that what was handed out to be written has not become durable for long, or that it has by now."""
+        if stalled and not self.disk_stalled:
+            self.disk_stalled = True
+            self._behaviour.disk_stalled()
+        elif not stalled and self.disk_stalled:
+            self.disk_stalled = False
+            if self.role is not Role.LEADER:
+                self._restart_election_timer()  # nothing was heard in that time that it could have answered
 
     def propose(self, datas: Sequence[bytes]) -> ProposeResult:
         """Put a normal entry for each of *datas* into the leader's log, all in one go or none."""

@@ -99,6 +99,9 @@ class RoleBehaviour:
     def transfer_leader(self, to: MemberId) -> None:
         """Ask that *to* shall lead; without a leader nothing happens."""
 
+    def disk_stalled(self) -> None:
+        """Take note that nothing becomes durable here; who does not lead just stands for no election meanwhile."""
+
     def made_durable(self, term: Term) -> None:
         """Take note that what was written while the node was in *term* is durable."""
 

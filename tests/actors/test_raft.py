@@ -13,6 +13,7 @@ from actors.messages.raft import (
     Applied,
     CarryMessages,
     ConfChangeApplied,
+    DiskIs,
     InspectRaft,
     ObserveRole,
     Propose,
@@ -24,7 +25,7 @@ from actors.messages.raft import (
     Unreachable,
 )
 from actors.messages.serve import ReadIndexed, Refused
-from actors.messages.wal import Append
+from actors.messages.wal import Append, Attend
 from actors.raft import RaftActor, only_last_acknowledgement
 from core.errors import ProposalDropped
 from core.raft.messages import ConfChange, ConfChangeType, Entry, EntryType, Message, MessageType
@@ -32,7 +33,7 @@ from core.raft.role import Role
 from core.types import Index, MemberId, RequestId, Term
 from tests.actors.home import TestHome
 from tests.fakes import Told
-from tests.unit.raft_nodes import make_node, message
+from tests.unit.raft_nodes import make_leader, make_node, message
 
 if TYPE_CHECKING:
     import pytest
@@ -57,6 +58,8 @@ class Raft:
             RaftActor, node, self.wal, self.apply, catch_up_entries, FIRST_READ, self.home.logger
         )
         self.tell(CarryMessages(self.carrier))
+        self.attended = [asked for asked in self.wal.messages if isinstance(asked, Attend)]
+        self.wal.messages[:] = [message for message in self.wal.messages if not isinstance(message, Attend)]
 
     def tell(self, *messages: object) -> None:
         self.home.tell(self.actor, *messages)
@@ -64,6 +67,9 @@ class Raft:
     def sync(self) -> None:
         """Make durable what was appended so far, and deliver what waits for that."""
         for append in self.wal.take():
+            if isinstance(append, Attend):
+                self.attended.append(append)
+                continue
             for delivery in append.after:
                 delivery.send()
         self.home.run()
@@ -458,3 +464,27 @@ def test_what_happened_is_logged() -> None:
     assert {"became follower", "leader changed"} <= {event["event_kind"] for event in events}
     [changed] = [event for event in events if event["event_kind"] == "leader changed"]
     assert (changed["leader_id"], changed["previous_id"]) == ("2", "0")
+
+
+def test_the_log_is_told_whether_others_could_lead() -> None:
+    """While this member is alone a quick sync may hold up the loop; from the first other member on it must not."""
+    raft = Raft(make_node(voters=(1,)))
+    assert [asked.alone for asked in raft.attended] == [True]
+    raft.settle()
+    raft.tell(ConfChangeApplied(ConfChange(ConfChangeType.ADD_NODE, MemberId(2))))
+    raft.sync()
+    assert [asked.alone for asked in raft.attended] == [True, False]
+
+
+def test_a_leader_whose_disk_hangs_hands_over() -> None:
+    """RaftActor is told by whoever waits for the disk."""
+    raft = Raft(make_leader())
+    for voter in (2, 3):
+        raft.tell(Step((message(MessageType.APPEND_RESPONSE, voter, term=raft.node.term, index=raft.node.log.last),)))
+    raft.carrier.take()
+    raft.tell(DiskIs(stalled=True))
+    sent = [each for batch in raft.carrier.of(Send) for each in batch.messages]
+    assert MessageType.TIMEOUT_NOW in {each.type for each in sent}
+    assert raft.home.logged("raft event")[-1]["event_kind"] == "transfer started"
+    raft.tell(DiskIs(stalled=False))
+    assert not raft.node.disk_stalled

@@ -31,6 +31,7 @@ from actors.messages.wal import ObserveSpace
 from actors.messages.watch import StreamBlocked, StreamClosed, StreamDrained, WatchRequested
 from actors.messages.worker import Work
 from actors.serve import COMMIT_APPLY_GAP_MAX, READ_RETRY_S, WATCH_UNSENT_BYTES_MAX, ServeActor
+from core.alarms.quota import NO_QUOTA, Quota
 from core.apply.header import ResponseHeaders
 from core.auth.tokens import SimpleTokens
 from core.errors import Compacted, LeaseNotFound, NoSpace, ProposalDropped
@@ -124,7 +125,7 @@ class Listener:
                 request_ids=RequestIds(MEMBER, OWNER, 1),
                 request_timeout_s=TIMEOUT_S,
                 slow_request_s=SLOW_S,
-                quota_bytes=quota_bytes,
+                quota=NO_QUOTA if quota_bytes is None else Quota(quota_bytes),
                 counter=lambda _view: None,
                 make_engine=make_engine,
                 wal=self.wal,

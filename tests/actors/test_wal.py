@@ -11,8 +11,9 @@ import pytest
 from actors import wal as wal_module
 from actors.address import Delivery
 from actors.messages.common import Tick
+from actors.messages.raft import DiskIs
 from actors.messages.serve import Answered, WritesRefused
-from actors.messages.wal import Append, ObserveSpace, SaveSnapshot
+from actors.messages.wal import Append, Attend, ObserveSpace, SaveSnapshot
 from actors.wal import FREE_BYTES_MIN, WalActor
 from core.errors import NoSpace
 from core.raft.messages import ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 WAL = Path("/wal")
 SNAP = Path("/snap")
+STALL_S = 1.0
 SEGMENT_SIZE_BYTES = 8192
 
 
@@ -60,9 +62,12 @@ class Disk:
             snapshots=Snapshots(SNAP, self.fs, 5),
             syncer=self.syncer,
             free_bytes=lambda: self.free_bytes,
+            stall_s=STALL_S,
             clock=self.home.clock,
             logger=self.home.logger,
         )
+        self.raft = Told()
+        self.home.tell(self.wal, Attend(self.raft, alone=True))
 
     def append(self, index: int, *, must_sync: bool = True, data: bytes = b"data") -> None:
         """Tell the actor to append the entry at *index*, and then to note ``index`` in the journal."""
@@ -188,6 +193,42 @@ def test_fast_syncs_come_back_to_the_loop(disk: Disk) -> None:
     disk.home.run()
     assert disk.syncer.messages == []
     assert disk.journal[-1] == 60
+
+
+def test_where_others_could_lead_the_loop_never_waits_for_the_disk(disk: Disk) -> None:
+    """The first sync that hangs would hang the loop too, and with it all that could hand leadership over."""
+    disk.home.tell(disk.wal, Attend(disk.raft, alone=False))
+    disk.append(1)
+    disk.home.run()
+    assert disk.journal == []
+    disk.work()
+    assert disk.journal == [1]
+
+
+def test_a_sync_that_does_not_return_is_told_once_and_so_is_its_end(disk: Disk) -> None:
+    """A leader whose disk hangs must not go on leading by heartbeats (etcd issue 15247)."""
+    disk.home.tell(disk.wal, Attend(disk.raft, alone=False))
+    disk.append(1)
+    disk.home.run()
+    for _ in range(3):
+        disk.home.clock.now_s += STALL_S * 0.6
+        disk.home.tell(disk.wal, Tick(disk.home.clock.now_s))
+    assert disk.raft.take() == [DiskIs(stalled=True)]
+    disk.work()
+    assert disk.raft.take() == [DiskIs(stalled=False)]
+    assert disk.journal == [1]
+
+
+def test_syncs_that_are_slow_but_return_are_no_stall(disk: Disk) -> None:
+    """Each has its own time: a busy disk is no reason for an election."""
+    disk.home.tell(disk.wal, Attend(disk.raft, alone=False))
+    for index in range(1, 5):
+        disk.append(index)
+        disk.home.run()
+        disk.home.clock.now_s += STALL_S * 0.9
+        disk.home.tell(disk.wal, Tick(disk.home.clock.now_s))
+        disk.work()
+    assert disk.raft.take() == []
 
 
 def test_a_sync_that_takes_a_second_is_told(disk: Disk) -> None:
