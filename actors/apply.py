@@ -344,7 +344,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
 
     def _cluster_now(self) -> ClusterIs:
         cluster = self._applier.cluster
-        return ClusterIs(tuple(cluster.members), tuple(cluster.removed), cluster.version)
+        return ClusterIs(tuple(cluster.members), tuple(cluster.removed), cluster.version, cluster.downgrade)
 
     def _tell_of_cluster(self, effects: Effects) -> None:
         if effects.cluster_changed:

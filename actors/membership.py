@@ -36,6 +36,7 @@ from core.errors import (
 )
 from core.membership.agreement import told_version, version_to_settle
 from core.membership.change import promoting
+from core.membership.downgrade import is_complete, version_to_lower_to
 from core.membership.strict import HEALTHY_AFTER_S, check_strictly
 from core.metrics import Sample
 from core.raft.messages import ConfChange
@@ -116,6 +117,7 @@ class MembershipActor(NodeActor[MembershipMessage]):
         request_ids: RequestIds,
         timeout_s: float,
         ticks_ahead: int,
+        downgrade_check_s: float,
         clock: Clock,
         apply: Address[ApplyMessage],
         raft: Address[RaftMessage],
@@ -124,7 +126,8 @@ class MembershipActor(NodeActor[MembershipMessage]):
     ) -> None:
         """*strict* refuses changes that would endanger the quorum.
 
-        So many *ticks_ahead* of the first election need not be waited for once the others are there.
+        So many *ticks_ahead* of the first election need not be waited for once the others are there.  A downgrade is
+        looked after every *downgrade_check_s*.
         """
         super().__init__(home)
         self._local = local
@@ -132,6 +135,7 @@ class MembershipActor(NodeActor[MembershipMessage]):
         self._ids = request_ids
         self._timeout_s = timeout_s
         self._ticks_ahead = ticks_ahead
+        self._downgrade_check_s = downgrade_check_s
         self._started_s = clock.monotonic_s()
         self._clock = clock
         self._apply = apply
@@ -379,9 +383,11 @@ class MembershipActor(NodeActor[MembershipMessage]):
 
     def _check_versions(self, now_s: float) -> None:
         # A member that is alone has settled its version when it published itself.
-        if not self._role.is_leader or len(self._cluster.members) < 2 or now_s < self._versions_due_s:
+        downgrading = self._cluster.downgrade.enabled
+        alone = len(self._cluster.members) < 2
+        if not self._role.is_leader or (alone and not downgrading) or now_s < self._versions_due_s:
             return
-        self._versions_due_s = now_s + VERSIONS_CHECK_S
+        self._versions_due_s = now_s + (self._downgrade_check_s if downgrading else VERSIONS_CHECK_S)
         told: dict[MemberId, Version | None] = {}
         asked = [member.id for member in self._cluster.members]
 
@@ -403,14 +409,24 @@ class MembershipActor(NodeActor[MembershipMessage]):
         self._ask(member, "GET", "/version", with_answer)
 
     def _settle_version(self, told: list[Version | None]) -> None:
-        version = version_to_settle(self._cluster.version, told, MIN_CLUSTER_VERSION)
-        if version is None or not self._role.is_leader or self._version_attempt is not None:
+        if not self._role.is_leader or self._version_attempt is not None:
             return
+        cluster, downgrade = self._cluster, self._cluster.downgrade
         request_id = self._ids.make()
+        request = InternalRaftRequest(header=RequestHeader(ID=request_id))
+        if downgrade.enabled and is_complete(told, downgrade):
+            self._logger.info("the cluster has been downgraded", target_version=downgrade.target)
+            request.downgrade_info_set.SetInParent()
+        else:
+            version = (
+                version_to_lower_to(cluster.version, told, downgrade)
+                if downgrade.enabled
+                else version_to_settle(cluster.version, told, MIN_CLUSTER_VERSION)
+            )
+            if version is None:
+                return
+            request.cluster_version_set.CopyFrom(ClusterVersionSetRequest(ver=version))
         self._version_attempt = request_id
-        request = InternalRaftRequest(
-            header=RequestHeader(ID=request_id), cluster_version_set=ClusterVersionSetRequest(ver=version)
-        )
         self._raft.tell(Propose([(request_id, request.SerializeToString())], self.actor_ref))
 
     # -- time and questions ------------------------------------------------------------------------------------------

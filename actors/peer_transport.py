@@ -294,6 +294,11 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
         """See PeerNode."""
         return self._cluster.version
 
+    @property
+    def is_downgrading(self) -> bool:
+        """See PeerNode."""
+        return self._cluster.downgrade.enabled
+
     def members_json(self, then: Callable[[bytes], None]) -> None:
         """See PeerNode."""
         self._inspect(then, lambda applier: applier.cluster.to_json())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 from actors.base import Home, NodeActor
 from actors.messages.apply import Defragment, Inspect, Observe, ObserveAuth, ObserveCluster, ObserveOutcomes
-from actors.messages.common import ActivityIs, ClusterIs, Tick
+from actors.messages.common import NO_DOWNGRADE, ActivityIs, ClusterIs, Tick
 from actors.messages.lease import ListLeases, Renew, TimeToLive
 from actors.messages.membership import ChangeMembers, MoveLeader, PromoteMember
 from actors.messages.metrics import Gather, Measure, Measured
@@ -225,6 +225,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._clock = clock
         self.is_learner = False
         self.cluster_version = ""
+        self.downgrade = NO_DOWNGRADE
         self._metrics = metrics
         self._worker = worker
         self._checker = checker
@@ -822,7 +823,7 @@ class ServeActor(NodeActor[ServeMessage]):
         ]
 
     def _follow_cluster(self, message: ClusterIs) -> None:
-        self.cluster_version = message.version
+        self.cluster_version, self.downgrade = message.version, message.downgrade
         self.is_learner = any(member.id == self.member_id and member.is_learner for member in message.members)
         self._leadership.voters = [member.id for member in message.members if not member.is_learner]
 

@@ -768,7 +768,7 @@ class Features:
         check=checks.not_negative("max-learners"),
     )
     downgrade_check_time_s: float = setting(
-        "downgrade-check-time", DURATION_S, 5.0, "Time between checks on a downgrade that is going on.", supported=False
+        "downgrade-check-time", DURATION_S, 5.0, "Time between checks on a downgrade that is going on."
     )
 
 

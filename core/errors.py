@@ -262,6 +262,26 @@ class TimeoutLeaderTransfer(EtcdError):
     text = "etcdserver: request timed out, leader transfer took too long"
 
 
+class WrongDowngradeVersionFormat(EtcdError):
+    text = "etcdserver: wrong downgrade target version format"
+
+
+class InvalidDowngradeTargetVersion(EtcdError):
+    text = "etcdserver: invalid downgrade target version"
+
+
+class ClusterVersionUnavailable(EtcdError):
+    text = "etcdserver: cluster version not found during downgrade"
+
+
+class DowngradeInProcess(EtcdError):
+    text = "etcdserver: cluster has a downgrade job in progress"
+
+
+class UnknownMethod(EtcdError):
+    text = "etcdserver: unknown method"
+
+
 class BadLeaderTransferee(EtcdError):
     text = "etcdserver: bad leader transferee"
 

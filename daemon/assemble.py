@@ -428,6 +428,7 @@ def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids,
         request_ids=ids.requests_of(2),
         timeout_s=timeout_s,
         # Two are left, so that a leader that is there already has the time to be heard.
+        downgrade_check_s=config.features.downgrade_check_time_s,
         ticks_ahead=booted.raft.config.election_ticks - 2 if config.member.initial_election_tick_advance else 0,
         clock=clock,
         apply=base.apply,

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
-from core.errors import NoLeader
+from core.errors import EtcdError, NoLeader, UnknownMethod
+from core.membership.downgrade import checked_target
 from core.mvcc.hashing import hash_all, hash_kv
 from core.version import SERVER_VERSION
+from proto.membership_pb2 import DowngradeInfoSetRequest
 from proto.rpc_pb2 import (
     AlarmMember,
     AlarmRequest,
     DefragmentRequest,
     DefragmentResponse,
+    DowngradeInfo,
+    DowngradeRequest,
+    DowngradeResponse,
     HashKVRequest,
     HashKVResponse,
     HashRequest,
@@ -22,6 +27,7 @@ from proto.rpc_pb2 import (
     StatusResponse,
 )
 from services.decode import decode, decode_entry
+from services.errors import status_of
 from services.identity import admit, is_known, is_root
 
 if TYPE_CHECKING:
@@ -35,6 +41,10 @@ if TYPE_CHECKING:
 
 ALARM_TAG = b"\x52"
 """Field 10 of InternalRaftRequest."""
+
+
+DOWNGRADE_TAG = b"\xb2\x51"
+"""Field 1302 of it."""
 
 
 class MaintenanceService:
@@ -66,6 +76,8 @@ class MaintenanceService:
             raftAppliedIndex=node.view.applied_index,
             isLearner=node.is_learner,
         )
+        if node.downgrade.enabled:
+            answer.downgradeInfo.CopyFrom(DowngradeInfo(enabled=True, targetVersion=node.downgrade.target))
         if not node.leader:
             answer.errors.append(NoLeader.text)
         answer.errors.extend(alarm_text(member, alarm) for member, alarm in alarms)
@@ -82,6 +94,40 @@ class MaintenanceService:
         """Give space back; nothing waits for it but the caller."""
         if decode(call, DefragmentRequest, payload) is not None:
             self._node.defragment(lambda _done: call.reply(DefragmentResponse().SerializeToString()))
+
+    def downgrade(self, call: Call, payload: bytes) -> None:
+        """Prepare the cluster for members of the release before, or call that off."""
+        request = decode(call, DowngradeRequest, payload)
+        if request is None:
+            return
+        node = self._node
+
+        def answer() -> None:
+            version = node.cluster_version.rpartition(".")[0]
+            call.reply(node.header() + DowngradeResponse(version=version).SerializeToString())
+
+        def with_view(_view: View) -> None:
+            if request.action == DowngradeRequest.CANCEL:
+                if node.downgrade.enabled:
+                    node.propose(call, DOWNGRADE_TAG, DowngradeInfoSetRequest().SerializeToString())
+                else:
+                    answer()  # etcd takes it for done, too
+                return
+            try:
+                target = checked_target(request.version, node.cluster_version, node.downgrade)
+            except EtcdError as error:
+                call.fail(status_of(error))
+                return
+            if request.action == DowngradeRequest.VALIDATE:
+                answer()
+            else:
+                wanted = DowngradeInfoSetRequest(enabled=True, ver=str(target))
+                node.propose(call, DOWNGRADE_TAG, wanted.SerializeToString())
+
+        if request.action in DowngradeRequest.DowngradeAction.values():
+            node.read(call, with_view)
+        else:
+            call.fail(status_of(UnknownMethod()))
 
     def hash(self, call: Call, payload: bytes) -> None:
         """Hash the whole store."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from core.apply.header import ResponseHeaders
     from core.auth.rules import Identity, Rules
     from core.errors import EtcdError
+    from core.membership.downgrade import Downgrade
     from core.metrics import Sample
     from core.mvcc.hashing import HashKv
     from core.mvcc.view import View
@@ -119,6 +120,10 @@ class Node(Protocol):
     @property
     def cluster_version(self) -> str:
         """What the members have agreed on; empty if nothing yet."""
+
+    @property
+    def downgrade(self) -> Downgrade:
+        """What the members have agreed on about going back a release."""
 
     @property
     def member_id(self) -> MemberId:

@@ -45,6 +45,10 @@ class PeerNode(Protocol):
     def cluster_version(self) -> str:
         """What the members have agreed on; empty if nothing yet."""
 
+    @property
+    def is_downgrading(self) -> bool:
+        """Whether the cluster goes back a release."""
+
     def members_json(self, then: Callable[[bytes], None]) -> None:
         """Look up the members as JSON."""
 
@@ -99,8 +103,8 @@ class PeerPages:
         self._node.members_json(lambda body: responder.reply(200, [JSON, self._cluster_id], body))
 
     def _downgrade_enabled(self, _request: HttpRequest, responder: HttpResponder) -> None:
-        # Downgrades are refused, so there is never one under way.
-        responder.reply(200, [PLAIN, self._cluster_id], b"false")
+        enabled = b"true" if self._node.is_downgrading else b"false"
+        responder.reply(200, [PLAIN, self._cluster_id], enabled)
 
     def _promote(self, request: HttpRequest, responder: HttpResponder) -> None:
         text = request.path.removeprefix(PROMOTE_PATH)

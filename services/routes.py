@@ -53,6 +53,7 @@ def client_routes(node: Node) -> Routes:
             "/etcdserverpb.Maintenance/Defragment": only(node, is_root, maintenance.defragment),
             "/etcdserverpb.Maintenance/Hash": only(node, is_root, maintenance.hash),
             "/etcdserverpb.Maintenance/HashKV": only(node, is_root, maintenance.hash_kv),
+            "/etcdserverpb.Maintenance/Downgrade": only(node, is_root, maintenance.downgrade),
             **AuthService(node).methods(),
             "/grpc.health.v1.Health/Check": health.check,
         },

@@ -104,6 +104,11 @@ class SimPages:
             case _:
                 raise AssertionError(message)
 
+    @property
+    def is_downgrading(self) -> bool:
+        """See PeerNode: no simulated client asks for it."""
+        return False
+
     def members_json(self, then: Callable[[bytes], None]) -> None:
         """See PeerNode."""
         self._inspect(then, lambda applier: applier.cluster.to_json())

@@ -9,6 +9,7 @@ from core.apply.header import ResponseHeaders
 from core.auth.rules import NO_RULES, NOBODY, Identity
 from core.auth.tokens import SimpleTokens
 from core.errors import EtcdError, NoSpace
+from core.membership.downgrade import Downgrade
 from core.mvcc.backend import MemoryBackend
 from core.mvcc.store import Store
 from core.mvcc.watch_streams import StreamId
@@ -66,6 +67,7 @@ class FakeNode:
         self.watched: list[tuple[Any, ...]] = []
         self.export: Export | EtcdError | None = None
         self.auth = NO_RULES
+        self.downgrade = Downgrade()
         self.identity: Identity | EtcdError | None = NOBODY
         """Who calls; None while that cannot be told yet (see tell_identity)."""
         self.unidentified: list[tuple[Callable[[Identity], None], Callable[[EtcdError], None]]] = []

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.membership.downgrade import Downgrade
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from core.membership.member import Member
     from core.types import MemberId
+
+
+NO_DOWNGRADE = Downgrade()
 
 
 class Tick(NamedTuple):
@@ -27,6 +32,7 @@ class ClusterIs(NamedTuple):
     removed: tuple[MemberId, ...]
     version: str
     """Empty until the members have agreed on one."""
+    downgrade: Downgrade = NO_DOWNGRADE
 
 
 class ActivityIs(NamedTuple):

@@ -22,7 +22,8 @@ from core.apply.v2_request import Attributes, ClusterVersion, meaning, v2_reques
 from core.errors import EtcdError, LeaseExists, NoSpace
 from core.lease.book import LeaseBook
 from core.membership import v2store
-from core.membership.cluster import LEARNERS_MAX, Cluster
+from core.membership.cluster import DOWNGRADE_KEY, LEARNERS_MAX, Cluster
+from core.membership.downgrade import Downgrade
 from core.membership.member import MalformedMember
 from core.mvcc.hashing import CompactionHashes
 from core.mvcc.keyspace import Bucket
@@ -33,7 +34,7 @@ from core.raft.messages import ConfChangeType, EntryType, Snapshot, SnapshotMeta
 from core.types import Index, LeaseId, MemberId, RequestId, Revision, Term
 from proto.lease_pb2 import Lease
 from proto.raft_internal_pb2 import InternalRaftRequest
-from proto.rpc_pb2 import AlarmMember, AlarmRequest, AlarmResponse, AlarmType, LeaseGrantResponse
+from proto.rpc_pb2 import AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DowngradeResponse, LeaseGrantResponse
 from proto.rpc_pb2 import Member as ClientMember
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class Applier:
             "alarm": self._alarm,
             "cluster_version_set": self._set_cluster_version,
             "cluster_member_attr_set": self._set_attributes,
+            "downgrade_info_set": self._set_downgrade,
             **self.auth.handlers,
         }
 
@@ -391,6 +393,13 @@ class Applier:
         self._effects.cluster_changed = True
         self.store.bucket_put(Bucket.CLUSTER, b"clusterVersion", version.encode())
         return self._header()
+
+    def _set_downgrade(self, request: InternalRaftRequest) -> bytes:
+        asked, cluster = request.downgrade_info_set, self.cluster
+        cluster.downgrade = Downgrade(asked.ver if asked.enabled else "")
+        self.store.bucket_put(Bucket.CLUSTER, DOWNGRADE_KEY, cluster.downgrade.to_json())
+        self._effects.cluster_changed = True
+        return self._header() + DowngradeResponse(version=cluster.version.rpartition(".")[0]).SerializeToString()
 
     def _apply_v2(self, request: V2Request) -> None:
         told = meaning(request)

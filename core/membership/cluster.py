@@ -18,6 +18,7 @@ from core.errors import (
     TooManyLearners,
 )
 from core.membership.change import context_of
+from core.membership.downgrade import Downgrade
 from core.membership.member import MalformedMember, Member, first_64_bits, go_json, member_from_json
 from core.mvcc.keyspace import Bucket
 from core.raft.messages import ConfChangeType
@@ -32,6 +33,7 @@ LEARNERS_MAX = 1
 """How many learners there may be unless configured otherwise."""
 
 _CLUSTER_VERSION_KEY = b"clusterVersion"
+DOWNGRADE_KEY = b"downgrade"
 
 
 def cluster_id_of(members: Iterable[MemberId]) -> int:
@@ -52,6 +54,7 @@ class Cluster:
     ) -> None:
         """*version* is empty until the members have agreed on one."""
         self.version = version
+        self.downgrade = Downgrade()
         self._members = {member.id: member for member in members}
         self._removed = set(removed)
         self._learners_max = learners_max
@@ -61,12 +64,15 @@ class Cluster:
         cls, items: Callable[[Bucket], Iterable[tuple[bytes, bytes]]], *, learners_max: int = LEARNERS_MAX
     ) -> Cluster:
         """Read the buckets of a store; MalformedMember where one holds what no member wrote."""
-        return cls(
+        agreed = dict(items(Bucket.CLUSTER))
+        cluster = cls(
             [member_from_json(value) for _, value in items(Bucket.MEMBERS)],
             [_parse_id(key) for key, _ in items(Bucket.MEMBERS_REMOVED)],
-            dict(items(Bucket.CLUSTER)).get(_CLUSTER_VERSION_KEY, b"").decode(errors="replace"),
+            agreed.get(_CLUSTER_VERSION_KEY, b"").decode(errors="replace"),
             learners_max=learners_max,
         )
+        cluster.downgrade = Downgrade.from_json(agreed.get(DOWNGRADE_KEY, b""))
+        return cluster
 
     @property
     def members(self) -> list[Member]:

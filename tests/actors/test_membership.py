@@ -28,6 +28,7 @@ from core.errors import (
 )
 from core.membership.change import adding, removing
 from core.membership.cluster import Cluster
+from core.membership.downgrade import Downgrade
 from core.membership.member import Member
 from core.request_id import RequestIds
 from core.types import MemberId, Term
@@ -61,6 +62,9 @@ class FakeApplier:
     def encoded_members(self) -> list[bytes]:
         """Return something that stands for the members."""
         return [b"members"]
+
+
+DOWNGRADE_CHECK_S = 2.0
 
 
 class FakeNode:
@@ -99,6 +103,7 @@ class Membership:
             request_ids=RequestIds(LOCAL, 2, 1),
             timeout_s=TIMEOUT_S,
             ticks_ahead=8,
+            downgrade_check_s=DOWNGRADE_CHECK_S,
             clock=self.home.clock,
             apply=self.apply,
             raft=self.raft,
@@ -292,3 +297,33 @@ def test_the_leader_raises_the_cluster_version_when_all_have_told_theirs() -> No
     membership.tell(*[Answered(question.token, page) for question in asked])
     [proposal] = membership.raft.pick(Propose)
     assert InternalRaftRequest.FromString(proposal.proposals[0][1]).cluster_version_set.ver == "3.5.0"
+
+
+def proposed_by(membership: Membership) -> list[InternalRaftRequest]:
+    """Return the requests that were proposed since the last look."""
+    return [InternalRaftRequest.FromString(propose.proposals[0][1]) for propose in membership.raft.pick(Propose)]
+
+
+def tell_versions(membership: Membership, version: bytes) -> None:
+    """Let every other member say that it runs *version*."""
+    for asked in membership.peers.pick(AskMember):
+        page = MemberAnswer(200, b'{"etcdserver":"%b"}' % version)
+        membership.tell(Answered(asked.token, page))
+
+
+def test_while_a_downgrade_is_on_the_leader_lowers_the_version() -> None:
+    """Members of the release before take part only in a cluster of their version."""
+    membership = Membership()
+    membership.tell(ClusterIs(MEMBERS, (), "3.5.0", Downgrade("3.4.0")))
+    membership.pass_time(DOWNGRADE_CHECK_S)
+    tell_versions(membership, b"3.5.9")
+    assert [request.cluster_version_set.ver for request in proposed_by(membership)] == ["3.4.0"]
+
+
+def test_a_downgrade_stays_on_until_the_last_member_runs_the_target() -> None:
+    """This very member is one of them, so while it runs this release the downgrade is not over."""
+    membership = Membership()
+    membership.tell(ClusterIs(MEMBERS, (), "3.4.0", Downgrade("3.4.0")))
+    membership.pass_time(DOWNGRADE_CHECK_S)
+    tell_versions(membership, b"3.4.20")
+    assert proposed_by(membership) == []

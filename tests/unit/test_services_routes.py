@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 
 NOT_A_MESSAGE = b"\xff"
 
-NOT_SERVED = {
-    "/etcdserverpb.Maintenance/Downgrade",
-}
+NOT_SERVED: set[str] = set()
 """Methods of etcd that are answered as unimplemented, knowingly."""
 
 
