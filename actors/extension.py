@@ -22,6 +22,7 @@ from actors.messages.extension import (
     ExtensionMessage,
     MakeCall,
     OpenStream,
+    SayToClient,
     SendToStream,
     StreamEnded,
     StreamSaid,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from actors.address import Address, AnyDelivery
-    from actors.messages.extension import Called, GateMessage, HttpAsked
+    from actors.messages.extension import Called, GateMessage, HttpAsked, StreamOpened
     from core.clock import Clock
     from net.rpc import Call, HttpResponder
 
@@ -288,6 +289,15 @@ class NodeApi:
         assert status.code, "OK is no refusal"
         self._answer(called.ticket, partial(_fail, status))
 
+    def say(self, opened: StreamOpened, message: bytes) -> None:
+        """Send on a stream that a client has opened.  One whose client does not read for long is ended."""
+        _check_bytes(message)
+        self._gate.tell(SayToClient(self._life, opened.ticket, message))
+
+    def finish(self, opened: StreamOpened, status: Status = OK) -> None:
+        """End a stream that a client has opened."""
+        self._gate.tell(SayToClient(self._life, opened.ticket, b"", status))
+
     # -- time --------------------------------------------------------------------------------------------------------
 
     def later(self, delay_s: float, message: object) -> None:
@@ -345,6 +355,8 @@ class ExtensionActor(NodeActor[Any]):
     """Paths that it answers over HTTP; one that ends in a slash stands for all below it."""
     methods: ClassVar[Sequence[str]] = ()
     """Full paths of unary gRPC methods that it answers."""
+    streams: ClassVar[Sequence[str]] = ()
+    """Full paths of streaming gRPC methods that it serves."""
     observes_calls: ClassVar[bool] = False
     """Whether it wants CallsSeen."""
 

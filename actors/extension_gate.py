@@ -22,8 +22,11 @@ from actors.messages.extension import (
     AnswerAsked,
     AskedCall,
     AskedHttp,
+    AskedStream,
     Called,
     CallsSeen,
+    ClientLeft,
+    ClientSaid,
     CloseStream,
     Describe,
     ExtensionEnded,
@@ -35,10 +38,15 @@ from actors.messages.extension import (
     OpenStream,
     RoutesAre,
     Saw,
+    SayToClient,
     SendToStream,
     StartAgain,
     StartExtensions,
     StopExtensions,
+    StreamHeard,
+    StreamHeardAll,
+    StreamLeft,
+    StreamOpened,
     Taken,
 )
 from actors.messages.metrics import Measure, Measured
@@ -56,7 +64,7 @@ if TYPE_CHECKING:
     from actors.messages.raft import RaftMessage
     from core.auth.rules import Identity
     from core.clock import Clock
-    from net.rpc import Call, HttpRequest, HttpResponder
+    from net.rpc import Call, HttpRequest, HttpResponder, Stream
     from services.observed import CallSeen
 
 BACK_OFF_FIRST_S: Final = 0.5
@@ -71,12 +79,21 @@ ASKED_MAX: Final = 1000
 ASKED_BYTES_MAX: Final = 64 << 20
 """Requests and calls that one extension may have unanswered."""
 
+UNHEARD_BYTES_MAX: Final = 1 << 20
+"""A client's stream with more than this on its way to an extension is not read on."""
+HEARD_FIXED_BYTES: Final = 100
+"""What a message takes beside its content, about."""
+UNREAD_BYTES_MAX: Final = 4 << 20
+"""A client's stream with more than this unread by the client is ended."""
+
 SEEN_MAX: Final = 10_000
 SEEN_BYTES_MAX: Final = 16 << 20
 """Calls that one extension may not have been told of yet; of more it is told only how many there were."""
 
 SEEN_FIXED_BYTES: Final = 200
 """What a call that was seen takes beside its request, about."""
+
+STOPPED: Final = "the extension has stopped"
 
 PLAIN: Final = (("content-type", "text/plain; charset=utf-8"),)
 
@@ -112,6 +129,18 @@ class _Life:
     role_on_way: bool = False
     role_next: RoleIs | None = None
     seen_on_way: bool = False
+    served: dict[int, _Served] = field(default_factory=dict)
+    """Streams of clients by ticket."""
+
+
+@dataclass(slots=True)
+class _Served:
+    """A client's stream on its way to an extension."""
+
+    stream: Stream
+    unheard_bytes: int = 0
+    """On their way to the extension."""
+    paused: bool = False
 
 
 @dataclass(slots=True)
@@ -143,6 +172,18 @@ class GateCarrier:
     def ask_method(self, number: int, call: Call, payload: bytes, identity: Identity, /) -> None:
         """See Carrier."""
         self._gate.tell(AskedCall(number, call, payload, identity))
+
+    def open_stream(self, number: int, stream: Stream, identity: Identity, /) -> None:
+        """See Carrier."""
+        self._gate.tell(AskedStream(number, stream, identity))
+
+    def client_said(self, stream: Stream, message: bytes | None, /) -> None:
+        """See Carrier."""
+        self._gate.tell(ClientSaid(stream, message))
+
+    def client_left(self, stream: Stream, status: Status, /) -> None:
+        """See Carrier."""
+        self._gate.tell(ClientLeft(stream, status))
 
     def saw(self, seen: CallSeen, /) -> None:
         """See Carrier."""
@@ -183,6 +224,8 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         self._logger = logger
         self._routes = Routes({}, {})
         self._lives: dict[int, _Extension] = {}
+        self._served_by: dict[int, tuple[_Life, int]] = {}
+        """Life and ticket of each stream that a client has opened, by its identity."""
         self._last_life = 0
         self._last_ticket = 0
         self._role: RoleIs | None = None
@@ -215,6 +258,14 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
                 self._answer(message)
             case AskedHttp() | AskedCall():
                 self._ask(message)
+            case AskedStream():
+                self._serve(message)
+            case ClientSaid():
+                self._hear(message)
+            case ClientLeft():
+                self._forget(message)
+            case SayToClient():
+                self._say(message)
             case RoleIs():
                 self._role = message
                 for extension in self._extensions:
@@ -272,7 +323,7 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         life, name = extension.life, extension.kind.place.name
         assert life is not None, name
         extension.life = None
-        let_go(life)
+        self._let_go(life)
         if message.error is not None:
             self._logger.error(
                 "an extension crashed",
@@ -318,7 +369,7 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         if extension is not None and extension.state == "stopping" and extension.life is not None:
             self._logger.warning("an extension does not stop and is left behind", extension=extension.kind.place.name)
             del self._lives[life]
-            let_go(extension.life)
+            self._let_go(extension.life)
             extension.life = None
             self._stop_next()
 
@@ -378,7 +429,9 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         if extension is None or extension.life is None:
             return
         life = extension.life
-        if message.token:
+        if message.token < 0:
+            self._heard(life, -message.token, message.size_bytes)
+        elif message.token:
             stream = life.streams.get(message.token)
             if stream is not None:
                 stream.taken(message.size_bytes)
@@ -435,6 +488,71 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
             asker, size_bytes = found
             life.asked_bytes -= size_bytes
             message.answer(asker)
+
+    def _serve(self, message: AskedStream) -> None:
+        extension, stream = self._extensions[message.number], message.stream
+        life, name = extension.life, extension.kind.place.name
+        if life is None or not life.started:
+            stream.finish(Status(Code.UNAVAILABLE, f"the extension {name} is not running"))
+        elif len(life.served) >= ASKED_MAX:
+            stream.finish(Status(Code.UNAVAILABLE, f"the extension {name} has too much to answer"))
+        else:
+            self._last_ticket += 1
+            ticket = self._last_ticket
+            life.served[ticket] = _Served(stream)
+            self._served_by[id(stream)] = (life, ticket)
+            opened = StreamOpened(ticket, stream.method, stream.peer, message.identity)
+            life.home.tell(Parcel(lambda: opened))
+
+    def _hear(self, message: ClientSaid) -> None:
+        found = self._served_by.get(id(message.stream))
+        if found is None:
+            return
+        life, ticket = found
+        if message.message is None:
+            life.home.tell(Parcel(partial(StreamHeardAll, ticket)))
+            return
+        served, size_bytes = life.served[ticket], len(message.message) + HEARD_FIXED_BYTES
+        served.unheard_bytes += size_bytes
+        if served.unheard_bytes > UNHEARD_BYTES_MAX and not served.paused:
+            served.paused = True
+            served.stream.pause_reading()
+        life.home.tell(Parcel(partial(StreamHeard, ticket, message.message), -ticket, size_bytes))
+
+    def _heard(self, life: _Life, ticket: int, size_bytes: int) -> None:
+        served = life.served.get(ticket)
+        if served is not None:
+            served.unheard_bytes -= size_bytes
+            if served.paused and served.unheard_bytes <= UNHEARD_BYTES_MAX // 2:
+                served.paused = False
+                served.stream.resume_reading()
+
+    def _say(self, message: SayToClient) -> None:
+        life = self._living(message.life)
+        served = None if life is None else life.served.get(message.ticket)
+        if served is None:
+            return
+        if message.status is not None:
+            served.stream.finish(message.status)
+            return
+        served.stream.send(message.message)
+        if served.stream.unsent_bytes > UNREAD_BYTES_MAX:
+            served.stream.finish(Status(Code.RESOURCE_EXHAUSTED, "the client does not read what it is sent"))
+
+    def _forget(self, message: ClientLeft) -> None:
+        found = self._served_by.pop(id(message.stream), None)
+        if found is not None:
+            life, ticket = found
+            del life.served[ticket]
+            life.home.tell(Parcel(partial(StreamLeft, ticket, message.status)))
+
+    def _let_go(self, life: _Life) -> None:
+        served = list(life.served.values())
+        life.served.clear()
+        for each in served:
+            del self._served_by[id(each.stream)]
+            each.stream.finish(Status(Code.UNAVAILABLE, STOPPED))
+        let_go(life)
 
     # -- what extensions see -----------------------------------------------------------------------------------------
 
@@ -495,7 +613,7 @@ def let_go(life: _Life) -> None:
     for stream in list(life.streams.values()):
         stream.cancel()
     for asker, _ in life.asked.values():
-        turn_away(asker, "the extension has stopped")
+        turn_away(asker, STOPPED)
     life.calls.clear()
     life.streams.clear()
     life.asked.clear()

@@ -551,6 +551,7 @@ def _additions(outside: Outside, gate: Address[GateMessage] | None, extensions: 
         carrier=GateCarrier(gate),
         clock=outside.clock,
         methods={path: number for number, each in enumerate(extensions) for path in each.make.methods},
+        streams={path: number for number, each in enumerate(extensions) for path in each.make.streams},
         pages={path: number for number, each in enumerate(extensions) for path in each.make.pages},
         observes=any(each.make.observes_calls for each in extensions),
     )

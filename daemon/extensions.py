@@ -80,9 +80,9 @@ def _claim(extension: Extension, taken: dict[str, str]) -> None:
     faults: list[str] = []
     for path in _texts("pages", make.pages):
         faults += [fault for fault in (page_fault(path),) if fault]
-    for path in _texts("methods", make.methods):
+    for path in (*_texts("methods", make.methods), *_texts("streams", make.streams)):
         faults += [fault for fault in (method_fault(path),) if fault]
-    claimed = [*make.pages, *make.methods]
+    claimed = [*make.pages, *make.methods, *make.streams]
     faults += [f"{path} is answered by the extension {taken[path]}" for path in claimed if path in taken]
     if faults:
         raise ExtensionsRefused("; ".join(faults))

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from core.clock import Clock
     from core.errors import EtcdError
-    from net.rpc import Call, HttpHandler, HttpRequest, HttpResponder, UnaryMethod
+    from net.rpc import (
+        Call,
+        HttpHandler,
+        HttpRequest,
+        HttpResponder,
+        Status,
+        Stream,
+        StreamMethod,
+        UnaryMethod,
+    )
     from services.node import Node
 
     States = Sequence[dict[str, object]]
@@ -42,6 +51,15 @@ class Carrier(Protocol):
     def ask_method(self, number: int, call: Call, payload: bytes, identity: Identity, /) -> None:
         """Have the extension *number* answer a call."""
 
+    def open_stream(self, number: int, stream: Stream, identity: Identity, /) -> None:
+        """Have the extension *number* serve a stream."""
+
+    def client_said(self, stream: Stream, message: bytes | None, /) -> None:
+        """Pass on what a client has sent; None if it will send no more."""
+
+    def client_left(self, stream: Stream, status: Status, /) -> None:
+        """Tell that a stream is over."""
+
     def saw(self, seen: CallSeen, /) -> None:
         """Tell those who want to know of a call that has ended."""
 
@@ -57,6 +75,8 @@ class Additions:
     clock: Clock | None = None
     methods: Mapping[str, int] = field(default_factory=dict)
     """Full paths of unary gRPC methods, and the number of the extension that each belongs to."""
+    streams: Mapping[str, int] = field(default_factory=dict)
+    """The same of streaming ones."""
     pages: Mapping[str, int] = field(default_factory=dict)
     """Paths; one that ends in a slash stands for all below it."""
     observes: bool = False
@@ -67,7 +87,8 @@ class Additions:
         if self.carrier is None:
             return routes
         added = {path: self._method(node, self.carrier, number) for path, number in self.methods.items()}
-        routes = Routes({**routes.unary, **added}, routes.streams, routes.tallies)
+        opened = {path: self._stream(node, self.carrier, number) for path, number in self.streams.items()}
+        routes = Routes({**routes.unary, **added}, {**routes.streams, **opened}, routes.tallies)
         if not self.observes:
             return routes
         assert self.clock is not None, "nobody to tell the time of calls"
@@ -103,6 +124,9 @@ class Additions:
         else:
             self.carrier.describe(then)
 
+    def _stream(self, node: Node, carrier: Carrier, number: int) -> StreamMethod:
+        return lambda stream: _Carried(node, carrier, number, stream)
+
     def _method(self, node: Node, carrier: Carrier, number: int) -> UnaryMethod:
         def method(call: Call, payload: bytes) -> None:
             def then(identity: Identity) -> None:
@@ -117,6 +141,55 @@ class Additions:
                 then(NOBODY)
 
         return method
+
+
+class _Carried:
+    """Carries a stream to an extension, once it is known who has opened it."""
+
+    def __init__(self, node: Node, carrier: Carrier, number: int, stream: Stream) -> None:
+        self._carrier = carrier
+        self._number = number
+        self._stream = stream
+        self._early: list[bytes | None] = []
+        self._opened = self._closed = False
+        if node.auth.enabled:
+            stream.pause_reading()
+            node.identify(stream, self._open, lambda error: stream.finish(status_of(error)))
+        else:
+            self._open(NOBODY)
+
+    def on_message(self, message: bytes) -> None:
+        """See StreamHandler."""
+        self._say(message)
+
+    def on_half_close(self) -> None:
+        """See StreamHandler."""
+        self._say(None)
+
+    def on_drained(self) -> None:
+        """See StreamHandler."""
+
+    def on_closed(self, status: Status) -> None:
+        """See StreamHandler."""
+        self._closed = True
+        if self._opened:
+            self._carrier.client_left(self._stream, status)
+
+    def _open(self, identity: Identity) -> None:
+        if self._closed:
+            return
+        self._opened = True
+        self._carrier.open_stream(self._number, self._stream, identity)
+        self._stream.resume_reading()
+        for message in self._early:
+            self._carrier.client_said(self._stream, message)
+        self._early.clear()
+
+    def _say(self, message: bytes | None) -> None:
+        if self._opened:
+            self._carrier.client_said(self._stream, message)
+        else:
+            self._early.append(message)
 
 
 class _Visit:

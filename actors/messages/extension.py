@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from actors.address import AnyDelivery
     from core.auth.rules import Identity
-    from net.rpc import Call, HttpRequest, HttpResponder, Routes, Status
+    from net.rpc import Call, HttpRequest, HttpResponder, Routes, Status, Stream
     from proto.rpc_pb2 import WatchResponse
     from services.observed import CallSeen
 
@@ -82,7 +82,49 @@ class Called(NamedTuple):
     identity: Identity
 
 
-ExtensionMessage = Answer | WatchSaid | StreamSaid | StreamEnded | CallsSeen | HttpAsked | Called | RoleIs
+class StreamOpened(NamedTuple):
+    """A client opens one of the extension's streams; use ``node.say`` and ``node.finish``."""
+
+    ticket: int
+    method: str
+    peer: str
+    identity: Identity
+
+
+class StreamHeard(NamedTuple):
+    """A client sends a message on a stream that it has opened."""
+
+    ticket: int
+    payload: bytes
+
+
+class StreamHeardAll(NamedTuple):
+    """The client will send no more on the stream; it still listens."""
+
+    ticket: int
+
+
+class StreamLeft(NamedTuple):
+    """The stream that a client has opened is over, whoever ended it."""
+
+    ticket: int
+    status: Status
+
+
+ExtensionMessage = (
+    Answer
+    | WatchSaid
+    | StreamSaid
+    | StreamEnded
+    | CallsSeen
+    | HttpAsked
+    | Called
+    | StreamOpened
+    | StreamHeard
+    | StreamHeardAll
+    | StreamLeft
+    | RoleIs
+)
 
 # -- to the actor that looks after them ----------------------------------------------------------------------------
 
@@ -139,7 +181,10 @@ class CloseStream(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """An extension has handled what it was told: so many bytes of the stream *token* (0: of none)."""
+    """An extension has handled what it was told: so many bytes of the stream *token* (0: of none).
+
+    A client's stream is named by its ticket, below zero.
+    """
 
     life: int
     token: int
@@ -198,6 +243,37 @@ class AskedCall(NamedTuple):
     identity: Identity
 
 
+class AskedStream(NamedTuple):
+    """A client has opened a stream of the extension *number* at a listener of the same loop."""
+
+    number: int
+    stream: Stream
+    identity: Identity
+
+
+class ClientSaid(NamedTuple):
+    """The client of a stream has sent a message; None: it will send no more."""
+
+    stream: Stream
+    message: bytes | None
+
+
+class ClientLeft(NamedTuple):
+    """A stream that a client has opened is over."""
+
+    stream: Stream
+    status: Status
+
+
+class SayToClient(NamedTuple):
+    """An extension sends on a stream that a client has opened; a *status* ends it."""
+
+    life: int
+    ticket: int
+    message: bytes
+    status: Status | None = None
+
+
 class Saw(NamedTuple):
     """A client's call has ended."""
 
@@ -226,6 +302,10 @@ GateMessage = (
     | GiveUpStopping
     | AskedHttp
     | AskedCall
+    | AskedStream
+    | ClientSaid
+    | ClientLeft
+    | SayToClient
     | Saw
     | Describe
     | RoleIs

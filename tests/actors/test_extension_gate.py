@@ -21,7 +21,10 @@ from actors.messages.extension import (
     Answer,
     AskedCall,
     AskedHttp,
+    AskedStream,
     CallsSeen,
+    ClientLeft,
+    ClientSaid,
     Describe,
     HttpAsked,
     RoutesAre,
@@ -29,6 +32,10 @@ from actors.messages.extension import (
     StartExtensions,
     StopExtensions,
     StreamEnded,
+    StreamHeard,
+    StreamHeardAll,
+    StreamLeft,
+    StreamOpened,
     StreamSaid,
     WatchSaid,
 )
@@ -42,7 +49,7 @@ from proto.rpc_pb2 import LeaseKeepAliveResponse, PutRequest, PutResponse, Watch
 from services.errors import status_of
 from services.observed import CallSeen
 from tests.actors.home import TestHome
-from tests.fakes import FakeCall, Told
+from tests.fakes import FakeCall, FakeStream, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,6 +391,47 @@ def test_what_waits_for_an_extension_is_bounded() -> None:
         house.tell(AskedCall(0, call, b"", NOBODY))
     assert [call.done for call in calls] == [False] * ASKED_MAX + [True]
     assert calls[-1].status == Status(Code.UNAVAILABLE, "the extension probe0 has too much to answer")
+
+
+def test_a_client_streams_with_an_extension_at_the_pace_of_the_slower() -> None:
+    """Neither a client nor an extension can make the other's messages pile up here."""
+    house = House()
+    stream = FakeStream()
+    house.tell(AskedStream(0, stream, NOBODY))
+    house.run()
+    opened = house.probe().of(StreamOpened)[0]
+    house.tell(*[ClientSaid(stream, b"x" * 100_000) for _ in range(11)])
+    reading = [stream.reading]
+    house.run()
+    assert [*reading, stream.reading] == [False, True]
+    assert len(house.probe().of(StreamHeard)) == 11
+    node = house.probe().node
+    node.say(opened, b"answer")
+    house.run()
+    assert stream.sent == [b"answer"]
+    stream.unsent_bytes = 5 << 20
+    node.say(opened, b"too much")
+    house.run()
+    assert stream.status is not None
+    assert stream.status.code is Code.RESOURCE_EXHAUSTED
+    house.tell(ClientSaid(stream, None), ClientLeft(stream, stream.status), ClientSaid(stream, b"late"))
+    house.run()
+    assert house.probe().told[-2:] == [StreamHeardAll(opened.ticket), StreamLeft(opened.ticket, stream.status)]
+    node.say(opened, b"nobody there")
+    house.run()
+
+
+def test_streams_of_clients_end_with_an_extension_that_crashes() -> None:
+    """They would wait for ever."""
+    house = House()
+    streams = [FakeStream(), FakeStream()]
+    house.tell(AskedStream(0, streams[0], NOBODY))
+    house.crash(RuntimeError("end"))
+    house.tell(ClientLeft(streams[0], OK), AskedStream(0, streams[1], NOBODY))
+    assert [stream.status for stream in streams] == [
+        Status(Code.UNAVAILABLE, "the extension has stopped"),
+        Status(Code.UNAVAILABLE, "the extension probe0 is not running"),
+    ]
 
 
 def test_no_answer_of_an_extension_can_break_the_listener() -> None:

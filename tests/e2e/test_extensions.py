@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.extension import ExtensionActor
-from actors.messages.extension import Answer, Called, HttpAsked, WatchSaid
+from actors.messages.extension import Answer, Called, HttpAsked, StreamHeard, StreamHeardAll, StreamOpened, WatchSaid
 from net.rpc import Code, Status
 
 
@@ -43,6 +43,7 @@ class Under(ExtensionActor):
 
     pages = ("/under/",)
     methods = ("/under.Test/Do",)
+    streams = ("/under.Test/Chat",)
 
     def setup(self):
         self.asked = {}
@@ -64,6 +65,13 @@ class Under(ExtensionActor):
                 self.node.answer_http(message, 201, body.encode(), headers=[("x-under", "test")])
             case Answer(token=token) if token in self.asked:
                 self.node.answer(self.asked.pop(token), str(message.response.header.revision).encode())
+            case StreamOpened():
+                self.chat = message
+                self.node.say(message, b"hello " + message.identity.user.encode())
+            case StreamHeard():
+                self.node.say(self.chat, message.payload.upper())
+            case StreamHeardAll():
+                self.node.finish(self.chat)
             case WatchSaid() if message.response.events:
                 self.note(f"event {message.response.events[0].kv.mod_revision}")
 
@@ -111,6 +119,12 @@ class House:
             metadata = (("token", token),) if token else ()
             answer: bytes = method(payload, timeout=CALL_TIMEOUT_S, metadata=metadata)
             return answer
+
+    def chat(self, messages: list[bytes], token: str) -> list[bytes]:
+        """Call the extension's stream, to its end."""
+        with grpc.insecure_channel(self.server.endpoint) as channel:
+            method: Any = channel.stream_stream("/under.Test/Chat")
+            return list(method(iter(messages), timeout=CALL_TIMEOUT_S, metadata=(("token", token),)))
 
     def refusal(self, payload: bytes, token: str = "") -> tuple[grpc.StatusCode, str]:
         """Call the extension's method, and return how it was refused."""
@@ -169,12 +183,16 @@ def test_extensions_serve_see_crash_and_stop(house: House) -> None:
         token = client.auth.Authenticate(login, timeout=CALL_TIMEOUT_S).token
         assert house.do(b"x", token) == b"ann:x"
         assert house.do(b"x") == b":x"
+        assert house.chat([b"a", b"b"], token) == [b"hello ann", b"A", b"B"]
         assert int(house.do(b"put", token)) > revision
         assert house.refusal(b"x", "bad") == (grpc.StatusCode.UNAUTHENTICATED, "etcdserver: invalid auth token")
         with pytest.raises(grpc.RpcError):
             client.kv.Range(rpc_pb2.RangeRequest(key=b"k"), timeout=CALL_TIMEOUT_S, metadata=[("token", token)])
     if house.engine == "native":
         read_pages(house, token)
+
+    # What was seen is written soon, though not before the client has its answer.
+    wait_for(lambda: any(line["code"] == "PERMISSION_DENIED" for line in house.audit()), 10.0, "the audit is written")
 
     # Killed without a word, it comes back with what was acknowledged, and no line of the audit is broken.
     server.kill()

@@ -209,6 +209,15 @@ class Carrier:
     def ask_method(self, *asked: Any) -> None:
         self.asked.append(asked)
 
+    def open_stream(self, *asked: Any) -> None:
+        self.asked.append(asked)
+
+    def client_said(self, *asked: Any) -> None:
+        self.asked.append(asked)
+
+    def client_left(self, *asked: Any) -> None:
+        self.asked.append(asked)
+
     def saw(self, seen: CallSeen, /) -> None:
         self.seen.append(seen)
 
@@ -261,6 +270,29 @@ def test_whoever_asks_an_extension_is_identified() -> None:
     page(request_for("/c", authorization="t"), answer)  # type: ignore[arg-type]  # as above
     assert refused.status == Status(Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
     assert answer.answer[0] == 401
+
+
+def test_a_stream_waits_until_it_is_known_who_opens_it() -> None:
+    """What comes early comes in its order, and a bad token ends it."""
+    node, carrier = FakeNode(), Carrier()
+    node.auth = Rules(enabled=True, revision=3, users={}, roles={})
+    routes = Additions(carrier, FakeClock(), streams={"/my.Service/Chat": 0}).routes(node, Routes({}, {}))
+    node.identity = None
+    stream = FakeStream()
+    handler = routes.streams["/my.Service/Chat"](stream)
+    reading = [stream.reading]
+    handler.on_message(b"one")
+    handler.on_half_close()
+    assert carrier.asked == []
+    node.tell_identity(Identity("ann", 3))
+    assert [*reading, stream.reading] == [False, True]
+    handler.on_closed(OK)
+    assert carrier.asked == [(0, stream, Identity("ann", 3)), (stream, b"one"), (stream, None), (stream, OK)]
+    node.identity = InvalidAuthToken()
+    refused = FakeStream()
+    routes.streams["/my.Service/Chat"](refused).on_closed(OK)
+    assert refused.status == Status(Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
+    assert len(carrier.asked) == 4
 
 
 def test_routes_are_not_touched_where_nobody_observes() -> None:
