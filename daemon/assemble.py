@@ -406,7 +406,7 @@ def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids,
             outside.doors.peer_tls, DIAL_TIMEOUT_S + config.member.election_timeout_ms / 1000.0
         ),
         make_engine=lambda http, take_over: make_peer_engine(
-            http, take_over, outside.doors.peers, host.crashed, outside.log_of("peer")
+            config, http, take_over, outside.doors.peers, host.crashed, outside.log_of("peer")
         ),
         apply=base.apply,
         raft=raft,

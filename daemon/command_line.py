@@ -18,7 +18,9 @@ from config.refusals import bootstrap_refusals
 from daemon.data_directory import Content, DataDirectoryRefused, identify
 from daemon.extensions import ExtensionsRefused, find_extensions
 from daemon.machine import THIS_MACHINE, resolve
+from daemon.security import check_files
 from daemon.tools.programs import CHECK_CONFIG, TOOLS
+from net.tls import TlsConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,11 +128,10 @@ def check_config(command: CheckConfig, machine: Machine = THIS_MACHINE) -> Repor
         ):
             raise ConfigRefused(faults)  # noqa: TRY301 - reported like the others
         find_extensions(loaded.config.own.extensions)
+        check_files(loaded.config)
     except ConfigRefused as refused:
         return Report(EXIT_REFUSED, tuple(f"error: {fault}" for fault in refused.faults))
-    except ExtensionsRefused as refused:
-        return Report(EXIT_REFUSED, (f"error: {refused}",))
-    except DataDirectoryRefused as refused:
+    except (ExtensionsRefused, DataDirectoryRefused, TlsConfigurationError) as refused:
         return Report(EXIT_REFUSED, (f"error: {refused}",))
     notes = tuple(f"{note.level}: {note}" for note in loaded.notes)
     return Report(0, (*notes, f"{command.path}: the configuration can be used"))

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.extension import RoutesAre
+from daemon.open_files import connections_max
 from daemon.profiles import PROFILES
 from daemon.sockets import bind_host, file_of, remove_file
 from net.door import Security
@@ -182,7 +183,13 @@ def client_limits(config: Config) -> Limits:
         keepalive_min_time_s=config.member.grpc_keepalive_min_time_s,
         keepalive_interval_s=config.member.grpc_keepalive_interval_s,
         keepalive_timeout_s=config.member.grpc_keepalive_timeout_s,
+        connections_max=connections_max(listener_count(config)),
     )
+
+
+def listener_count(config: Config) -> int:
+    """Return how many places are listened at."""
+    return len(client_places(config)) + len(config.member.listen_peer_urls)
 
 
 def make_client_engine(
@@ -224,6 +231,7 @@ def grpcio_address(url: Url) -> str:
 
 
 def make_peer_engine(
+    config: Config,
     http: HttpHandler,
     take_over: TakeOver,
     listeners: Sequence[PeerListener],
@@ -237,7 +245,10 @@ def make_peer_engine(
                 NativeListener(
                     Routes(unary={}, streams={}),
                     http,
-                    Limits(http_body_bytes_max=PEER_BODY_BYTES_MAX),
+                    Limits(
+                        http_body_bytes_max=PEER_BODY_BYTES_MAX,
+                        connections_max=connections_max(listener_count(config)),
+                    ),
                     logger,
                     fatal=lambda error: fatal("PeerTransportActor", error),
                     take_over=take_over,

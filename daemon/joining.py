@@ -50,23 +50,32 @@ def find_cluster(
     timeout_s: float = ASK_TIMEOUT_S,
     *,
     with_versions: bool = False,
+    complain: Callable[[str, str], object] = lambda _url, _reason: None,
 ) -> FoundCluster | None:
     """Return the cluster that the first of *urls* to answer tells of; None if none does.
 
-    *with_versions* is for whoever is to join it.
+    *with_versions* is for whoever is to join it.  *complain* hears of each that does not answer, and why, on another
+    thread.
     """
     # On a thread of its own, since the one that starts a member may be running a loop already.
-    finding = _find(urls, PeerClient(tls, timeout_s), timeout_s, with_versions)
+    finding = _find(urls, PeerClient(tls, timeout_s), timeout_s, with_versions, complain)
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, finding).result()
 
 
-async def _find(urls: Iterable[str], client: PeerClient, timeout_s: float, with_versions: bool) -> FoundCluster | None:
+async def _find(
+    urls: Iterable[str],
+    client: PeerClient,
+    timeout_s: float,
+    with_versions: bool,
+    complain: Callable[[str, str], object],
+) -> FoundCluster | None:
     try:
         for url in urls:
             found = await _ask(url, client, timeout_s)
-            if found is not None:
+            if isinstance(found, FoundCluster):
                 return await _with_versions(found, client, timeout_s) if with_versions else found
+            complain(url, found)
         return None
     finally:
         client.close()
@@ -209,11 +218,14 @@ def _shown(members: Iterable[Member]) -> str:
     return ", ".join(f"{member.name or member.hex_id}={','.join(member.peer_urls)}" for member in members)
 
 
-async def _ask(url: str, client: PeerClient, timeout_s: float) -> FoundCluster | None:
+async def _ask(url: str, client: PeerClient, timeout_s: float) -> FoundCluster | str:
+    """Return what the member at *url* tells, or why it tells nothing."""
     try:
         answer = await client.ask(url, "GET", "/members", (), b"", timeout_s)
         cluster_id = int(answer.headers.get("x-etcd-cluster-id", ""), 16)
         members = tuple(member_from_fields(fields) for fields in json.loads(answer.body))
-    except (PeerUnreachable, ValueError, TypeError, AttributeError, MalformedMember, RecursionError):
-        return None  # whatever it is, it is no member that could tell; the next one may be
+    except PeerUnreachable as error:
+        return str(error)
+    except (ValueError, TypeError, AttributeError, MalformedMember, RecursionError):
+        return "its answer is no member's"  # the next one's may be
     return FoundCluster(cluster_id, members)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from daemon.host import ThreadHost
 from daemon.logs import make_logger, route_standard_library, write_notes
 from daemon.notify import notify_ready, notify_stopping
+from daemon.open_files import raise_limit
 from daemon.server import REFUSALS, launch
 from discovery.patience import Stopped
 
@@ -97,6 +98,7 @@ class StopSignal:
 
 def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal) -> None:
     """Start, serve until *stop*, and stop.  Raises what keeps it from starting; a crash ends the process."""
+    raise_limit(logger)
     host = ThreadHost(logger)
     try:
         member = launch(config, logger, host, stop.came)

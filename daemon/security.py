@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from config.tls import clients_side, openssl_suites, peers_side
 from daemon.self_signed import self_signed
 from net.tls import ClientTls, ServerTls, TlsFiles
 
 if TYPE_CHECKING:
-    import structlog
-
     from config.schema import Config
     from config.tls import Side
     from config.urls import Url
@@ -62,6 +62,15 @@ def _domain(config: Config) -> str:
     which forgets of it at a restart.
     """
     return "" if config.security.peer_trusted_ca_file else config.clustering.discovery_srv
+
+
+def check_files(config: Config) -> None:
+    """Raise TlsConfigurationError where the files that are named make no TLS; makes none itself."""
+    for side in (clients_side(config), peers_side(config)):
+        if side.cert_file:
+            files = tls_files(config, side)
+            ServerTls(files, structlog.get_logger())
+            ClientTls(files, structlog.get_logger())
 
 
 def tls_files(config: Config, side: Side) -> TlsFiles:

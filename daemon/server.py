@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from daemon.bootstrap import Booted
     from daemon.data_directory import DataDirectory
     from daemon.host import ThreadHost
+    from daemon.joining import FoundCluster
     from daemon.security import Transport
     from services.tracing import StartSpan
 
@@ -213,8 +214,7 @@ def launch(
         make_token_scheme(config.auth, clock, logger)  # keys that cannot be used end the start before it begins
         transport = secure(config, logger)
         # Asked before this member listens: two that start at once must not wait for each other.
-        joins = config.clustering.initial_cluster_state == "existing"
-        found = find_cluster(others_urls(config), transport.dialling, with_versions=joins) if is_new else None
+        found = ask_others(config, transport, logger) if is_new else None
         doors = bind_doors(config, transport, ground)
         if is_new:
             config = met(config, UntilStopped(given_up), logger)
@@ -251,6 +251,17 @@ def tracing_of(config: Config, ground: ExitStack) -> StartSpan | None:
         raise StartRefused(str(error)) from None
     ground.callback(end)
     return trace
+
+
+def ask_others(config: Config, transport: Transport, logger: structlog.stdlib.BoundLogger) -> FoundCluster | None:
+    """Return what other members tell of the cluster; who founds one need not find any, and hears of no trouble."""
+    joins = config.clustering.initial_cluster_state == "existing"
+
+    def complain(url: str, reason: str) -> None:
+        if joins:
+            logger.warning("failed to get cluster response", address=url, reason=reason)
+
+    return find_cluster(others_urls(config), transport.dialling, with_versions=joins, complain=complain)
 
 
 def others_urls(config: Config) -> list[str]:

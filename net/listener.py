@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from net.rpc import HttpHandler, Limits, Routes
 
 BACKLOG: Final = 1024
+ACCEPTS_A_TURN: Final = 16
+"""New connections taken in one turn of the loop.  asyncio takes as many as the backlog holds, before any of them is
+counted: a burst would open more files than the process may, and the log would find none left."""
+
 CLOSE_TIMEOUT_S: Final = 0.25
 """How long a close waits for clients to take note."""
 
@@ -78,7 +82,8 @@ class NativeListener:
         for sock in sockets:
             make = partial(SniffingConnection, commons) if keeper is None else partial(Door, keeper)
             create = loop.create_unix_server if sock.family is socket.AF_UNIX else loop.create_server
-            self._servers.append(await create(make, sock=sock, backlog=BACKLOG))
+            self._servers.append(await create(make, sock=sock, backlog=ACCEPTS_A_TURN))
+            sock.listen(BACKLOG)
 
     def flush(self) -> None:
         """Send what has been answered now, instead of at the end of this turn of the loop."""

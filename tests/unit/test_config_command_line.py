@@ -12,9 +12,12 @@ from config.load import Machine
 from config.schema import DECLARED
 from daemon.command_line import CheckConfig, Refused, RunServer, ShowHelp, ShowVersion, check_config, parse
 from daemon.machine import THIS_MACHINE, resolve
+from tests.pki import Authority
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from daemon.command_line import Report
 
 MACHINE = Machine(read_text=lambda _path: "", default_host=lambda: None)
 
@@ -132,6 +135,23 @@ def test_check_config_looks_at_the_data_directory(tmp_path: Path) -> None:
         1,
         ["error: invalid datadir; both member and proxy directories exist: TMP/data"],
     )
+
+
+def test_check_config_opens_the_certificates(tmp_path: Path) -> None:
+    """A pair that does not fit is found before the restart that would need it."""
+    authority = Authority(tmp_path)
+    server, other = authority.issue("server"), authority.issue("other")
+    config = tmp_path / "config.yaml"
+
+    def report(key: Path) -> Report:
+        section = f"{{cert-file: {server.pem}, key-file: {key}}}"
+        config.write_text(f"data-dir: {tmp_path}/new\nname: a\nclient-transport-security: {section}\n")
+        return check_config(CheckConfig(str(config)))
+
+    assert report(server.key).exit_code == 0
+    refused = report(other.key)
+    assert refused.exit_code == 1
+    assert f"cannot use the certificate {server.pem} with the key {other.key}" in refused.lines[0]
 
 
 def test_check_config_of_a_missing_file(tmp_path: Path) -> None:
