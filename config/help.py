@@ -7,11 +7,6 @@ from itertools import groupby
 from config.flags import OTHER_FLAGS
 from config.schema import DECLARED
 
-PROGRAMS_TO_COME = {
-    "grpc-proxy": "serve the API in front of a cluster",
-}
-"""First words that are known but not supported yet."""
-
 USAGE = """\
 Usage:
 
@@ -42,6 +37,9 @@ Usage:
   actcd gateway start [flags]
     Pass TCP connections on to the members of a cluster; see actcd gateway --help.
 
+  actcd grpc-proxy start [flags]
+    Serve the API in front of a cluster, with fewer reads and watchers behind; see actcd grpc-proxy --help.
+
   actcd --version
     Print the version and exit.
 
@@ -55,8 +53,7 @@ exclude each other.
 
 def help_text() -> str:
     """Return usage and all flags, in etcd's sections."""
-    parts = [USAGE, "\nNot supported yet:\n"]
-    parts.extend(f"  actcd {word}\n    To come: {meaning}.\n" for word, meaning in PROGRAMS_TO_COME.items())
+    parts = [USAGE]
     for title, group in groupby(DECLARED, key=lambda declared: declared.title):
         parts.append(f"\n{title}:\n")
         for declared in group:

@@ -17,6 +17,7 @@ from daemon.command_line import (
     CheckConfig,
     Refused,
     RunGateway,
+    RunGrpcProxy,
     RunServer,
     RunTool,
     ShowHelp,
@@ -51,6 +52,10 @@ def main() -> NoReturn:
             sys.exit(gateway_command.run(command.arguments))
         case RunTool():
             sys.exit(programs.run(TOOLS[command.name], command.arguments))
+        case RunGrpcProxy():
+            from daemon import grpc_proxy  # noqa: PLC0415 - members start without it
+
+            sys.exit(grpc_proxy.run(command.arguments))
         case Refused():
             print("\n".join(command.lines), file=sys.stderr)  # noqa: T201 - there is no logger yet
             sys.exit(command.exit_code)

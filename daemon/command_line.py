@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from config.faults import EXIT_REFUSED, EXIT_SYNTAX, ConfigRefused
 from config.flags import VERSION_FLAG, read_flags
-from config.help import PROGRAMS_TO_COME, USAGE, help_text
+from config.help import USAGE, help_text
 from config.kinds import SWITCH
 from config.load import Machine, load, load_file
 from config.refusals import bootstrap_refusals
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from config.schema import Config
 
 GATEWAY = "gateway"
+GRPC_PROXY = "grpc-proxy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,13 @@ class RunGateway:
 
 
 @dataclass(frozen=True, slots=True)
+class RunGrpcProxy:
+    """Do what the *arguments* behind the word `grpc-proxy` ask for."""
+
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Print *lines* on stderr and exit with *exit_code*."""
 
@@ -81,7 +89,7 @@ class Refused:
     lines: tuple[str, ...]
 
 
-Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunTool | RunGateway | Refused
+Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunTool | RunGateway | RunGrpcProxy | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +107,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine
         return _check_config_command(arguments[1:])
     if word == GATEWAY:
         return RunGateway(tuple(arguments[1:]))
+    if word == GRPC_PROXY:
+        return RunGrpcProxy(tuple(arguments[1:]))
     if word in TOOLS:
         return RunTool(word, tuple(arguments[1:]))
-    if word in PROGRAMS_TO_COME:
-        line = f"actcd does not support '{word}' yet (to come: {PROGRAMS_TO_COME[word]}); see 'actcd --help'"
-        return Refused(EXIT_REFUSED, (line,))
     flags = read_flags(arguments)
     if flags.help_wanted:
         return ShowHelp(help_text())

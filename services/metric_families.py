@@ -38,6 +38,7 @@ FAMILIES: dict[str, Family] = {
         "counter", "How often an extension had to be started again.", ("extension",)
     ),
     "actcd_extension_state": Family("gauge", "What an extension is doing; always 1.", ("extension", "state")),
+    "actcd_proxy_endpoints_connected": Family("gauge", "Members that the gRPC proxy is connected to."),
     "etcd_cluster_version": Family(
         "gauge", "The version that the members have agreed on; always 1.", ("cluster_version",)
     ),
@@ -130,11 +131,15 @@ FAMILIES: dict[str, Family] = {
     "etcd_disk_wal_fsync_duration_seconds": Family("histogram", "Time to make the log durable."),
     "etcd_disk_wal_write_bytes_total": Family("gauge", "Bytes written to the log."),
     "etcd_disk_wal_write_duration_seconds": Family("histogram", "Time to write to the log, without making it durable."),
-    "etcd_grpc_proxy_cache_hits_total": Family("gauge", "Of the gRPC proxy, which this is not."),
-    "etcd_grpc_proxy_cache_keys_total": Family("gauge", "Of the gRPC proxy, which this is not."),
-    "etcd_grpc_proxy_cache_misses_total": Family("gauge", "Of the gRPC proxy, which this is not."),
-    "etcd_grpc_proxy_events_coalescing_total": Family("counter", "Of the gRPC proxy, which this is not."),
-    "etcd_grpc_proxy_watchers_coalescing_total": Family("gauge", "Of the gRPC proxy, which this is not."),
+    "etcd_grpc_proxy_cache_hits_total": Family("gauge", "Reads that the gRPC proxy answered from its cache."),
+    "etcd_grpc_proxy_cache_keys_total": Family("gauge", "Answers in the cache of the gRPC proxy."),
+    "etcd_grpc_proxy_cache_misses_total": Family("gauge", "Serializable reads that were not in its cache."),
+    "etcd_grpc_proxy_events_coalescing_total": Family(
+        "counter", "Answers that watchers got without one of their own from a member."
+    ),
+    "etcd_grpc_proxy_watchers_coalescing_total": Family(
+        "gauge", "Watchers of the gRPC proxy's clients that need none of their own at a member."
+    ),
     "etcd_mvcc_db_open_read_transactions": Family("gauge", "Long reads and snapshots that run beside the traffic."),
     "etcd_mvcc_db_total_size_in_bytes": Family("gauge", "Bytes that the store's files take."),
     "etcd_mvcc_db_total_size_in_use_in_bytes": Family("gauge", "Bytes of the store's files that hold data."),

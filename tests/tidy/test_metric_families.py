@@ -7,7 +7,7 @@ import re
 from services.metric_families import FAMILIES
 from tests.tidy.test_layers import modules
 
-COUNTERS = ("core", "services", "actors", "daemon")
+COUNTERS = ("core", "services", "actors", "grpcproxy", "daemon")
 NAME = re.compile(r'"((?:etcd|actcd|grpc_server|os_fd|promhttp|process_virtual)_[a-z_]+)"')
 
 

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from config.help import PROGRAMS_TO_COME
 from config.load import Machine
 from config.schema import DECLARED
-from daemon.command_line import CheckConfig, Refused, RunServer, ShowHelp, ShowVersion, check_config, parse
+from daemon.command_line import (
+    CheckConfig,
+    Refused,
+    RunGrpcProxy,
+    RunServer,
+    ShowHelp,
+    ShowVersion,
+    check_config,
+    parse,
+)
 from daemon.machine import THIS_MACHINE, resolve
 from tests.pki import Authority
 
@@ -52,7 +60,6 @@ def test_help_names_every_flag(arguments: list[str]) -> None:
         assert (entry + ("" if setting.supported else " (not supported yet)") + "\n") in command.text
     assert re.findall(r"^(\w[^\n]*):$", command.text, re.MULTILINE) == [
         "Usage",
-        "Not supported yet",
         "Member",
         "Clustering",
         "Security",
@@ -67,13 +74,11 @@ def test_help_names_every_flag(arguments: list[str]) -> None:
     ]
 
 
-@pytest.mark.parametrize("word", PROGRAMS_TO_COME)
-def test_programs_to_come_are_refused_clearly(word: str) -> None:
-    """Whoever starts etcd's other programs learns that they are missing, not that a flag is wrong."""
-    command = parse([word, "start"], {}, MACHINE)
-    assert isinstance(command, Refused)
-    assert command.exit_code == 1
-    assert f"does not support '{word}' yet" in command.lines[0]
+def test_the_grpc_proxy_reads_its_own_flags() -> None:
+    """They are not the member's, so the member's rules must not judge them."""
+    assert parse(["grpc-proxy", "start", "--listen-addr", "x"], {}, MACHINE) == RunGrpcProxy(
+        ("start", "--listen-addr", "x")
+    )
 
 
 def test_unreadable_flags_get_the_usage() -> None:
