@@ -40,9 +40,14 @@ class Tally:
 class Tallies:
     """The counts of one listener."""
 
-    def __init__(self, version_field: bytes = b"client-api-version") -> None:
-        """*version_field* names the metadata in which clients tell their version."""
+    def __init__(
+        self,
+        version_field: bytes = b"client-api-version",
+        no_version: str = "etcdserver: invalid client api version",
+    ) -> None:
+        """Look for a client's version in the metadata *version_field*; *no_version* refuses one that is no text."""
         self.version_field: Final = version_field
+        self.no_version: Final = no_version
         self.counts: Final[dict[tuple[str, str], Tally]] = {}
         """By path and version."""
         self._versions = {UNKNOWN}

@@ -67,6 +67,7 @@ class Request:
         self.encoding = "identity"
         content_type = ""
         version = UNKNOWN
+        version_fault = False
         version_field = routes.tallies.version_field
         for name, value in fields:
             if name == b"content-type":
@@ -77,6 +78,7 @@ class Request:
                 self.content_length = _content_length(value, self.content_length)
             elif name == version_field:
                 version = _text(value)
+                version_fault = version_fault or not _is_text(version)
         self.grpc: Final = _GRPC_TYPE.fullmatch(content_type) is not None
         self.tally = Tally()
         """What counts the calls; where there is no such method, for nobody."""
@@ -96,9 +98,11 @@ class Request:
             self.stream = routes.streams.get(self.path)
             if self.unary is None and self.stream is None:
                 self.refusal = (200, unknown_method(self.path, routes))
+            elif version_fault:
+                self.refusal = (200, Status(Code.INVALID_ARGUMENT, routes.tallies.no_version))
             else:
                 self.tally = routes.tallies.find(self.path, version)
-            self.quick = self.unary is not None and self.encoding in {"identity", "gzip"}
+            self.quick = self.unary is not None and not self.refusal and self.encoding in {"identity", "gzip"}
 
     def metadata(self) -> Mapping[str, Sequence[str]]:
         """Return the fields as gRPC metadata; bytes that are not UTF-8 come as lone surrogates."""
@@ -204,3 +208,12 @@ def _malformed(reason: str) -> StreamFaultError:
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
+
+
+def _is_text(value: str) -> bool:
+    """Whether *value*, from _text, was UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
