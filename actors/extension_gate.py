@@ -128,7 +128,8 @@ class _Life:
     asked_bytes: int = 0
     role_on_way: bool = False
     role_next: RoleIs | None = None
-    seen_on_way: bool = False
+    seen_on_way: CallsSeen | None = None
+    """What it was told and has not taken yet."""
     served: dict[int, _Served] = field(default_factory=dict)
     """Streams of clients by ticket."""
 
@@ -324,6 +325,11 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         assert life is not None, name
         extension.life = None
         self._let_go(life)
+        if life.seen_on_way is not None:
+            # Told once more, they might crash the next life too; so it is told how many were in doubt.
+            untaken = life.seen_on_way
+            extension.lost += len(untaken.calls) + untaken.lost
+            extension.lost_in_all += len(untaken.calls)
         if message.error is not None:
             self._logger.error(
                 "an extension crashed",
@@ -354,7 +360,7 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
             if life is not None:
                 if extension.state != "stopping":
                     extension.state = "stopping"
-                    life.seen_on_way = False  # it gets the rest, whether it has taken what came before or not
+                    life.seen_on_way = None  # it gets the rest, whether it has taken what came before or not
                     self._tell_of_calls(extension)
                     life.home.tell(Stop())
                     self._later(STOP_TIMEOUT_S, Delivery(self.actor_ref, GiveUpStopping(life.number)))
@@ -440,7 +446,7 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
             if life.role_next is not None:
                 self._tell_role(extension, life.role_next)
         elif message.kind is CallsSeen:
-            life.seen_on_way = False
+            life.seen_on_way = None
             self._tell_of_calls(extension)
 
     def _tell_role(self, extension: _Extension, role: RoleIs) -> None:
@@ -578,7 +584,7 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         told = CallsSeen(tuple(extension.seen), extension.lost)
         extension.seen.clear()
         extension.seen_bytes = extension.lost = 0
-        life.seen_on_way = True
+        life.seen_on_way = told
         life.home.tell(Parcel(lambda: told))
 
     def _samples(self) -> list[Sample]:

@@ -467,6 +467,20 @@ def test_calls_seen_come_in_batches_and_those_too_many_are_counted() -> None:
     assert house.probe().of(CallsSeen) == [CallsSeen((SEEN,), 0)]  # what came between two lives is not lost
 
 
+def test_calls_that_a_crash_may_have_lost_are_counted() -> None:
+    """An audit that could not be written must not look complete."""
+    house = House()
+    house.gate.actor_ref.tell(Saw(SEEN))
+    house.gate.actor_ref.tell(Saw(SEEN))
+    house.probe().actor_ref.tell(RuntimeError("before it takes them"))
+    house.home.run()
+    house.run()
+    house.home.later.advance(0.5)
+    house.run()
+    assert house.probe().of(CallsSeen) == [CallsSeen((), 2)]
+    assert house.state()["calls_lost"] == 2
+
+
 def test_who_leads_is_told_at_the_start_and_only_as_it_is_now() -> None:
     """One who is slow wants to know who leads, not who has led."""
     house = House()
