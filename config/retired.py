@@ -63,7 +63,7 @@ def _debug_level(value: object) -> object | None:
 
 
 _V2 = "etcd's v2 API and store are gone"
-_PROXY = "etcd's v2 proxy is gone"
+_PROXY = "etcd's v2 proxy is gone; `actcd grpc-proxy start` takes its place"
 _LEGACY = "it has had no effect since etcd 2"
 
 RETIRED: tuple[Retired, ...] = (

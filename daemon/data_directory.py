@@ -8,12 +8,14 @@ that member/db is a LevelDB where etcd keeps a bbolt file in member/snap/db.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import stat
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
@@ -110,8 +112,9 @@ def take(path: str | Path, wal_dir: str | Path, log: Log) -> DataDirectory:
     found = identify(root)
     if found.content is Content.PROXY:
         raise DataDirectoryRefused(
-            f"the data directory {root} is a proxy's: v2 http proxy has already been deprecated in 3.6; "
-            "choose another --data-dir"
+            f"the data directory {root} is a proxy's: v2 http proxy has already been deprecated in 3.6. Start `actcd "
+            f"grpc-proxy start --endpoints={_members_known_to(root / 'proxy')}` in its place, which needs no data "
+            "directory, or choose another --data-dir for a member"
         )
     for name in found.unknown:
         log.warning("found invalid file under data directory", filename=name, data_dir=str(root))
@@ -126,6 +129,16 @@ def _refuse_bbolt(root: Path) -> None:
             f"the data directory {root} was written by etcd (its store is the bbolt file member/snap/db); "
             "migration is not supported yet, so choose another --data-dir"
         )
+
+
+def _members_known_to(proxy: Path) -> str:
+    """Return the members' hosts that an old proxy has noted, with the port at which they most likely serve clients."""
+    try:
+        urls = json.loads((proxy / "cluster").read_bytes())["PeerURLs"]
+        hosts = dict.fromkeys(urlsplit(url).hostname for url in urls)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        hosts = {}
+    return ",".join(f"[{host}]:2379" if ":" in host else f"{host}:2379" for host in hosts if host) or "HOST:2379"
 
 
 def _create(directory: Path, log: Log) -> None:

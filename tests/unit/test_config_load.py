@@ -287,7 +287,6 @@ def test_file_values_in_etcds_forms() -> None:
             "client-transport-security: {cert-file: x}",
             "--cert-file=x: KeyFile and CertFile must both be present[key: , cert: x]",
         ),
-        ("extensions: [{actor: 'a:B'}]", "actcd does not support extensions yet; leave it at its default (())"),
         ("name: 2020-13-45", "error converting YAML to JSON: yaml: month must be in 1..12"),
     ],
 )
@@ -400,7 +399,10 @@ def test_the_successor_wins_over_the_retired_name() -> None:
     ("arguments", "line"),
     [
         (["--experimental-max-learners=x"], 'invalid value "x" for flag -experimental-max-learners: parse error'),
-        (["--proxy=on"], "proxy is not supported: etcd's v2 proxy is gone"),
+        (
+            ["--proxy=on"],
+            "proxy is not supported: etcd's v2 proxy is gone; `actcd grpc-proxy start` takes its place",
+        ),
         (
             ["--experimental-set-member-localaddr"],
             (
@@ -507,11 +509,11 @@ FILES = st.text(max_size=60) | st.dictionaries(FILE_KEYS | st.text(max_size=8), 
 def test_any_command_line_loads_or_is_refused(arguments: list[str]) -> None:
     """No words on a command line end in anything but a configuration or faults."""
     with contextlib.suppress(ConfigRefused):
-        assert loaded(arguments).config.clustering.initial_cluster
+        assert loaded(arguments).config.member.data_dir
 
 
 @given(FILES)
 def test_any_file_loads_or_is_refused(text: str) -> None:
     """No file ends in anything but a configuration or faults."""
     with contextlib.suppress(ConfigRefused):
-        assert loaded(file=text).config.clustering.initial_cluster
+        assert loaded(file=text).config.member.data_dir

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import subprocess
 import sys
@@ -67,6 +68,26 @@ def test_a_proxys_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataDirectoryRefused, match="v2 http proxy has already been deprecated"):
         taken(tmp_path)
     assert not (tmp_path / "member").exists()
+
+
+@pytest.mark.parametrize(
+    ("noted", "endpoints"),
+    [
+        (
+            b'{"PeerURLs":["http://10.0.0.1:2380","http://10.0.0.1:7001","http://[::1]:2380"]}',
+            "10.0.0.1:2379,[::1]:2379",
+        ),
+        (b'{"PeerURLs":["http://[::1"]}', "HOST:2379"),
+        (b'{"PeerURLs":[4]}', "HOST:2379"),
+        (b"[", "HOST:2379"),
+    ],
+)
+def test_an_old_proxy_is_told_what_to_start_instead(tmp_path: Path, noted: bytes, endpoints: str) -> None:
+    """It has noted where the members are."""
+    (tmp_path / "proxy").mkdir()
+    (tmp_path / "proxy" / "cluster").write_bytes(noted)
+    with pytest.raises(DataDirectoryRefused, match=rf"grpc-proxy start --endpoints={re.escape(endpoints)}`"):
+        taken(tmp_path)
 
 
 def test_etcds_own_directory_is_refused_untouched(tmp_path: Path) -> None:
