@@ -88,6 +88,9 @@ class Watched:
         revision = response.header.revision
         missing = self._truth.events(self.key, self.range_end, self.last, revision)
         if missing and self.last:
-            raise Failure(f"{self._name} was told of progress to {revision}, but has not got {missing}")
+            raise Failure(
+                f"{self._name} was told of progress to {revision}, but has not got {len(missing)} changes after "
+                f"{self.last}, such as {missing[0]}"
+            )
         if response.watch_id == PROGRESS_ANSWER and self.last:
             self.last = max(self.last, revision)

@@ -99,8 +99,13 @@ class Follower(RoleBehaviour):
                 node.replace_from(conflict)
             log.append(entries[conflict - entries[0].index :])
         last = Index(message.index + len(entries))
-        node.commit_to(min(message.commit, last))
-        self._acknowledge(message.sender, last)
+        commit = min(message.commit, last)
+        only_commits = not entries and commit > node.commit
+        node.commit_to(commit)
+        # What only tells of a commit needs no answer: nobody waits for one, in etcd as here.  Should it have been a
+        # probe all the same, the next one tells of no other commit, and is answered.
+        if not only_commits:
+            self._acknowledge(message.sender, last)
 
     def _on_heartbeat(self, message: Message) -> None:
         node = self.node

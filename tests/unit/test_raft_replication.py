@@ -496,3 +496,16 @@ def test_proposals_stop_at_the_uncommitted_limit() -> None:
     drain(node)
     assert node.propose([b"y"]) is ProposeResult.ACCEPTED
     assert node.propose([b"y"]) is ProposeResult.ACCEPTED
+
+
+def test_5_3_what_only_tells_of_a_commit_is_not_answered() -> None:
+    """Every batch of writes ends with such a message, whose answer says nothing new; a probe still gets its answer."""
+    node = make_node([1, 1], term=1)
+    told = message(MessageType.APPEND, 2, term=Term(1), index=Index(2), log_term=Term(1), commit=Index(2))
+    node.step(told)
+    output = drain(node)
+    assert len(output.committed) == 2
+    assert output.messages == []
+    node.step(told)
+    [answered] = drain(node).messages
+    assert (answered.type, answered.index) == (MessageType.APPEND_RESPONSE, 2)
