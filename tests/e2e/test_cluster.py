@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -141,7 +142,7 @@ def test_a_stopping_leader_hands_over(tmp_path: Path) -> None:
     with cluster_of(3, tmp_path, {"election-timeout": int(election_s * 1000)}) as cluster:
         leader = cluster.leader()
         # What is forwarded while leadership is on its way is dropped, as in etcd: the client has to ask again soon.
-        writer = Writer([member.endpoint for member in cluster.members if member is not leader], timeout_s=0.1)
+        writer = Writer([member.endpoint for member in cluster.members if member is not leader], timeout_s=1.0)
         writer.wait_for_more(20)
         writer.gap_s = 0.0
         assert leader.stop() == -signal.SIGTERM
@@ -248,6 +249,55 @@ def test_a_member_that_has_lost_its_data_is_told_what_to_do(cluster: Cluster) ->
     assert "has already been bootstrapped" in lost.log_tail()
 
 
+@pytest.mark.timeout(300)
+def test_five_members_lose_any_two_under_load(tmp_path: Path) -> None:
+    """Leader and follower die at once, and two others after them: writes go on, and all come back."""
+    with cluster_of(5, tmp_path) as cluster:
+        writer = Writer([member.endpoint for member in cluster.members])
+        for _ in range(2):
+            leader = cluster.leader()
+            victims = [leader, next(member for member in cluster.members if member is not leader)]
+            writer.wait_for_more(10)
+            for victim in victims:
+                victim.kill()
+            writer.wait_for_more(10, timeout_s=60.0)
+            for victim in victims:
+                victim.launch()
+            for victim in victims:
+                cluster.wait_until_serving(victim, timeout_s=60.0)
+        writer.stop()
+        cluster.wait_until_equal()
+        for member in cluster.members:
+            expect_all(member, writer.acknowledged)
+
+
+def test_leadership_goes_round_under_load(cluster: Cluster) -> None:
+    """While clients write, watch and keep a lease alive: nothing is lost or missed, and the lease lives."""
+    with connect(cluster.members[0].endpoint) as client:
+        lease = client.lease.LeaseGrant(rpc_pb2.LeaseGrantRequest(TTL=5), timeout=CALL_TIMEOUT_S).ID
+        client.kv.Put(rpc_pb2.PutRequest(key=b"leased", lease=lease), timeout=CALL_TIMEOUT_S)
+        create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"l", range_end=b"x"))
+        stream = client.watch.Watch(iter_then_wait(create), timeout=90.0)
+        assert next(stream).created
+        writer = Writer([member.endpoint for member in cluster.members])
+        for target in (*cluster.members, cluster.members[0]):
+            writer.wait_for_more(10)
+            move_leader(cluster, target)
+            renewal = iter([rpc_pb2.LeaseKeepAliveRequest(ID=lease)])
+            with connect(target.endpoint) as anywhere:
+                assert next(anywhere.lease.LeaseKeepAlive(renewal, timeout=10.0)).TTL == 5
+        writer.wait_for_more(10)
+        writer.stop()
+        seen: list[bytes] = []
+        while len(set(seen)) < len(writer.acknowledged):
+            seen += [event.kv.key for event in next(stream).events]
+        stream.cancel()
+    assert b"leased" not in seen, "the lease has ended"
+    assert [key for key in dict.fromkeys(seen) if key in writer.acknowledged] == sorted(writer.acknowledged)
+    cluster.wait_until_equal()
+    expect_all(cluster.members[0], writer.acknowledged)
+
+
 def test_moving_leadership(cluster: Cluster) -> None:
     """The leader hands over to whom it is told, and nobody else may be asked to."""
     leader, target = cluster.leader(), cluster.followers()[0]
@@ -259,6 +309,21 @@ def test_moving_leadership(cluster: Cluster) -> None:
             client.maintenance.MoveLeader(rpc_pb2.MoveLeaderRequest(targetID=1), timeout=CALL_TIMEOUT_S)
         client.maintenance.MoveLeader(request, timeout=CALL_TIMEOUT_S)
     assert cluster.leader() is target
+
+
+def move_leader(cluster: Cluster, target: Member) -> None:
+    """Let *target* lead."""
+
+    def moved() -> bool:
+        leader = cluster.leader()
+        if leader is not target:
+            request = rpc_pb2.MoveLeaderRequest(targetID=cluster.member_id(target))
+            # Somebody else may lead by now, or an election may come in between.
+            with suppress(grpc.RpcError), connect(leader.endpoint) as client:
+                client.maintenance.MoveLeader(request, timeout=CALL_TIMEOUT_S)
+        return cluster.leader() is target
+
+    wait_for(moved, 30.0, f"{target.name} leads")
 
 
 def members_of(member: Member) -> list[Any]:

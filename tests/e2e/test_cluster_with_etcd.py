@@ -6,7 +6,9 @@ or snapshot, and the hashes of all are equal in the end.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from proto import rpc_pb2
@@ -15,6 +17,9 @@ from tests.e2e.cluster import Cluster, Member, put_many
 from tests.e2e.harness import actcd, real_etcd, wait_for
 
 pytestmark = pytest.mark.e2e
+
+ETCD_CATCH_UP = 5000
+"""Entries that etcd 3.5.1 keeps for members that lag, whatever it is told."""
 
 SETTINGS = {"snapshot-count": 200, "experimental-snapshot-catchup-entries": 100}
 """So that a member that was down for a while needs a snapshot."""
@@ -68,8 +73,54 @@ def test_a_snapshot_for_the_other_kind(mixed: Cluster, leading: int, lagging: in
     behind.kill()
     wait_for(lambda: mixed.leader() is not behind, 20.0, "the others have a leader")
     make_leader(mixed, leader)
-    put_many(leader, 6500 if leader.program.name == "etcd" else 1500)
+    put_many(leader, ETCD_CATCH_UP + 1500 if leader.program.name == "etcd" else 1500)
     mixed.restart(behind)
     mixed.wait_until_equal()
     snapshot_words = "applying a snapshot from the leader" if behind.program.name == "actcd" else "applied snapshot"
     assert snapshot_words in behind.log_path.read_text(errors="replace")
+
+
+@pytest.mark.timeout(300)
+def test_joining_a_running_etcd(tmp_path: Path) -> None:
+    """Members of actcd join a cluster of etcd by its snapshot, serve, take over, and go on when etcd's member is gone.
+
+    So a cluster can be moved from one to the other without a stop, and back.
+    """
+    cluster = Cluster(tmp_path, programs=[real_etcd()], settings=SETTINGS)
+    try:
+        cluster.found(1)
+        etcd = cluster.members[0]
+        put_many(etcd, ETCD_CATCH_UP + 1500)
+        with connect(etcd.endpoint) as client:
+            client.kv.Compact(rpc_pb2.CompactionRequest(revision=1000), timeout=CALL_TIMEOUT_S)
+            lease = client.lease.LeaseGrant(rpc_pb2.LeaseGrantRequest(TTL=600), timeout=CALL_TIMEOUT_S).ID
+            client.kv.Put(rpc_pb2.PutRequest(key=b"leased", value=b"v", lease=lease), timeout=CALL_TIMEOUT_S)
+        joined = []
+        for _ in range(2):
+            member = cluster.join()
+            cluster.wait_until_serving(member, 60.0)
+            joined.append(member)
+        assert "received a snapshot" in joined[0].log_path.read_text()
+        cluster.wait_until_equal()
+        make_leader(cluster, joined[0])
+        with connect(joined[1].endpoint) as client:
+            question = rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=True)
+            times = client.lease.LeaseTimeToLive(question, timeout=CALL_TIMEOUT_S)
+            assert (times.grantedTTL, list(times.keys)) == (600, [b"leased"])
+            request = rpc_pb2.MemberRemoveRequest(ID=cluster.member_id(etcd))
+            wait_for(lambda: accepted(client.cluster.MemberRemove, request), 30.0, "etcd's member is removed")
+            client.kv.Put(rpc_pb2.PutRequest(key=b"after", value=b"etcd"), timeout=CALL_TIMEOUT_S)
+        assert etcd.process is not None
+        etcd.process.wait(20.0)
+        cluster.wait_until_equal()
+    finally:
+        cluster.close()
+
+
+def accepted(method: Any, request: object) -> bool:
+    """Whether the call succeeded; a change of members is refused until every connection has lasted for a while."""
+    try:
+        method(request, timeout=CALL_TIMEOUT_S)
+    except grpc.RpcError:
+        return False
+    return True
