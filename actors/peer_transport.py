@@ -34,6 +34,8 @@ from actors.messages.raft import CarryMessages, SnapshotStatus, Step, Unreachabl
 from actors.messages.serve import Answered, Drain, Open, Renewed
 from actors.messages.worker import Work
 from core.errors import EtcdError, NotLeader
+from core.membership import v2store
+from core.membership.member import MalformedMember
 from core.metrics import SYNC_BOUNDS_S, TRANSFER_BOUNDS_S, Histogram, Sample, exponential
 from core.mvcc.hashing import hash_kv
 from core.raft.messages import MessageType
@@ -280,7 +282,9 @@ class PeerTransportActor(NodeActor[PeerTransportMessage]):
             self._raft.tell(Step((message,)))
             upload.answer(HTTPStatus.NO_CONTENT, "")
 
-        self._worker.tell(Work(self._token(with_verdict), partial(kept, sink.file), self.actor_ref))
+        self._worker.tell(
+            Work(self._token(with_verdict), partial(kept, sink.file, message.snapshot.data), self.actor_ref)
+        )
 
     # -- what pages ask ----------------------------------------------------------------------------------------------
 
@@ -503,10 +507,14 @@ def attempted(job: Callable[[], object]) -> object:
         return error
 
 
-def kept(file: IncomingFile) -> str:
-    """Keep a file that has come; return why not, or nothing."""
+def kept(file: IncomingFile, v2_tree: bytes) -> str:
+    """Keep a file that has come, if what came with it can be read too; return why not, or nothing."""
     try:
+        v2store.members_in(v2_tree)
         file.keep()
+    except MalformedMember as error:
+        file.discard()
+        return f"what it tells of members cannot be read: {error}"
     except (OSError, UnsoundSnapshot) as error:
         return str(error)
     return ""

@@ -41,6 +41,7 @@ from core.alarms.quota import Quota
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.lessor import Lessor
+from core.membership import v2store
 from core.mvcc.auto_compaction import PeriodicSchedule, RevisionSchedule
 from core.request_id import OWNERS_MAX, RequestIds
 from core.types import MemberId
@@ -255,7 +256,8 @@ def take_snapshot(booted: Booted, snapshot: Snapshot) -> None:
     """Replace the store by *snapshot*, whose file has been received."""
     metadata = snapshot.metadata
     received = snapshot_path(booted.snap_folder, metadata.index)
-    replace_store(received, booted.applier.store.backend, encode_conf_state(metadata.conf_state))
+    conf_state = encode_conf_state(metadata.conf_state)
+    replace_store(received, booted.applier.store.backend, conf_state, v2store.members_in(snapshot.data))
 
 
 def assemble(config: Config, booted: Booted, outside: Outside, extensions: Sequence[Extension] = ()) -> Assembled:

@@ -18,6 +18,7 @@ from core.apply.applier import Applier
 from core.apply.conf_state import encode_conf_state
 from core.apply.header import ResponseHeaders
 from core.lease.book import minimum_ttl_s
+from core.membership import v2store
 from core.membership.cluster import Cluster, cluster_id_of
 from core.membership.forced import Applied, ForceRefused, entries_of, forced
 from core.membership.member import MalformedMember, Member
@@ -104,6 +105,8 @@ class _Recovered:
     known: Mapping[MemberId, Sequence[str]]
     conf_state: ConfState = NO_CONF_STATE
     """Of the snapshot."""
+    v2_tree: bytes = b""
+    """What the snapshot's file tells of the members."""
 
 
 def boot(config: Config, directory: DataDirectory, ground: Ground, logger: structlog.stdlib.BoundLogger) -> Booted:
@@ -252,7 +255,8 @@ def _recover(
             size_bytes=replay.cut.byte_count,
         )
     conf_state = NO_CONF_STATE if newest is None else newest.metadata.conf_state
-    return _Recovered(replay.metadata, wal, replay.hard_state, replay.entries, start, {}, conf_state)
+    tree = b"" if newest is None else newest.data
+    return _Recovered(replay.metadata, wal, replay.hard_state, replay.entries, start, {}, conf_state, tree)
 
 
 def _forced(
@@ -301,8 +305,9 @@ def _taken_over(store: Store, recovered: _Recovered, folder: Path, logger: struc
         return store
     logger.info("taking over a snapshot that was received before the last stop", index=index)
     try:
-        replace_store(received, store.backend, encode_conf_state(recovered.conf_state))
-    except (BoltError, OSError) as error:
+        members = v2store.members_in(recovered.v2_tree)
+        replace_store(received, store.backend, encode_conf_state(recovered.conf_state), members)
+    except (BoltError, MalformedMember, OSError) as error:
         raise BootstrapRefused(
             f"the snapshot {received}, which this member needs, cannot be read: {error}. Restore the data directory, "
             "or remove the member from the cluster and add it anew"

@@ -16,8 +16,10 @@ from storage.bbolt.pages import BoltError
 from storage.bbolt.status import read_status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from core.membership.member import Member
     from core.mvcc.backend import Backend
 
 _APPLIED_INDEX = Bucket.META.prefix + b"consistent_index"
@@ -74,11 +76,11 @@ class IncomingFile:
             os.close(descriptor)
 
 
-def replace_store(path: Path, backend: Backend, conf_state: bytes) -> None:
+def replace_store(path: Path, backend: Backend, conf_state: bytes, members: Iterable[Member] = ()) -> None:
     """Have *backend* hold what the file at *path* does and nothing else, durably, and remove the file.
 
-    *conf_state* is stored where the file has none.  Takes long; nobody else may write meanwhile.  Raises BoltError and
-    OSError, and leaves a store that has applied nothing.
+    *conf_state* is stored where the file has none, *members* in place of what the file says of them.  Takes long;
+    nobody else may write meanwhile.  Raises BoltError and OSError, and leaves a store that has applied nothing.
     """
     backend.write([(_APPLIED_INDEX, None)], sync=True)
     batch: list[tuple[bytes, bytes | None]] = []
@@ -91,6 +93,11 @@ def replace_store(path: Path, backend: Backend, conf_state: bytes) -> None:
             batch = []
     backend.write(batch)
     import_into(path, backend)
+    told: list[tuple[bytes, bytes | None]] = [
+        (Bucket.MEMBERS.prefix + member.hex_id.encode(), member.to_json()) for member in members
+    ]
     if backend.get(_CONF_STATE) is None:
-        backend.write([(_CONF_STATE, conf_state)], sync=True)
+        told.append((_CONF_STATE, conf_state))
+    if told:
+        backend.write(told, sync=True)
     path.unlink()

@@ -102,6 +102,8 @@ def test_joining_a_running_etcd(tmp_path: Path) -> None:
             joined.append(member)
         assert "received a snapshot" in joined[0].log_path.read_text()
         cluster.wait_until_equal()
+        lists = {str(sorted(members_of(member), key=str)) for member in cluster.members}
+        assert len(lists) == 1, lists
         make_leader(cluster, joined[0])
         with connect(joined[1].endpoint) as client:
             question = rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=True)
@@ -115,6 +117,12 @@ def test_joining_a_running_etcd(tmp_path: Path) -> None:
         cluster.wait_until_equal()
     finally:
         cluster.close()
+
+
+def members_of(member: Member) -> list[Any]:
+    """Return the members of the cluster, as one of them says."""
+    with connect(member.endpoint) as client:
+        return list(client.cluster.MemberList(rpc_pb2.MemberListRequest(), timeout=CALL_TIMEOUT_S).members)
 
 
 def accepted(method: Any, request: object) -> bool:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.membership.member import Member
 from core.mvcc.backend import MemoryBackend
 from core.mvcc.keyspace import Bucket
 from core.mvcc.store import Store
+from core.types import MemberId
 from storage.bbolt.export import export
 from storage.bbolt.pages import BoltError
 from storage.incoming import IncomingFile, UnsoundSnapshot, replace_store, snapshot_path
@@ -61,6 +63,16 @@ def test_the_store_is_replaced_by_what_came(tmp_path: Path) -> None:
     assert store.bucket_get(Bucket.MEMBERS, b"a1") == b"{}"
     assert store.bucket_get(Bucket.META, b"confState") == b'{"voters":[1],"auto_leave":false}'
     assert not path.exists()
+
+
+def test_members_are_those_that_came_with_the_file(tmp_path: Path) -> None:
+    """A store that etcd 3.5.1 has sent says of a member what it was when it was added, and no more."""
+    path = received(store_with(a="1"), tmp_path, 8)
+    backend = MemoryBackend()
+    Store.open(backend)
+    member = Member(MemberId(0xA1), ("http://a:2380",), name="a", client_urls=("http://a:2379",))
+    replace_store(path, backend, b"{}", [member])
+    assert Store.open(backend).bucket_get(Bucket.MEMBERS, b"a1") == member.to_json()
 
 
 def test_a_replacement_that_was_cut_short_is_known_by_its_applied_index(tmp_path: Path) -> None:
