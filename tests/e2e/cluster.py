@@ -310,6 +310,12 @@ def expect_all(member: Member, acknowledged: Mapping[bytes, int]) -> None:
     assert not lost, (member.name, len(lost), lost[:3])
 
 
+def members_of(member: Member) -> list[Any]:
+    """Return the members of the cluster, as one of them says."""
+    with connect(member.endpoint) as client:
+        return list(client.cluster.MemberList(rpc_pb2.MemberListRequest(), timeout=CALL_TIMEOUT_S).members)
+
+
 def put_many(member: Member, count: int, in_flight: int = 100) -> None:
     """Put *count* keys, many at a time."""
     puts: deque[Any] = deque()  # of futures

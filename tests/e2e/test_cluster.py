@@ -17,7 +17,7 @@ import pytest
 
 from proto import rpc_pb2
 from tests.e2e.client import CALL_TIMEOUT_S, connect
-from tests.e2e.cluster import ELECTION_MS, Cluster, Member, Writer, cluster_of, expect_all, put_many
+from tests.e2e.cluster import ELECTION_MS, Cluster, Member, Writer, cluster_of, expect_all, members_of, put_many
 from tests.e2e.harness import run_etcdctl, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -324,12 +324,6 @@ def move_leader(cluster: Cluster, target: Member) -> None:
         return cluster.leader() is target
 
     wait_for(moved, 30.0, f"{target.name} leads")
-
-
-def members_of(member: Member) -> list[Any]:
-    """Return the members of the cluster, as one of them says."""
-    with connect(member.endpoint) as client:
-        return list(client.cluster.MemberList(rpc_pb2.MemberListRequest(), timeout=CALL_TIMEOUT_S).members)
 
 
 def get_all(member: Member) -> list[Any]:

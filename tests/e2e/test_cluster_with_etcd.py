@@ -13,7 +13,7 @@ import pytest
 
 from proto import rpc_pb2
 from tests.e2e.client import CALL_TIMEOUT_S, connect
-from tests.e2e.cluster import Cluster, Member, put_many
+from tests.e2e.cluster import Cluster, Member, members_of, put_many
 from tests.e2e.harness import actcd, real_etcd, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -117,12 +117,6 @@ def test_joining_a_running_etcd(tmp_path: Path) -> None:
         cluster.wait_until_equal()
     finally:
         cluster.close()
-
-
-def members_of(member: Member) -> list[Any]:
-    """Return the members of the cluster, as one of them says."""
-    with connect(member.endpoint) as client:
-        return list(client.cluster.MemberList(rpc_pb2.MemberListRequest(), timeout=CALL_TIMEOUT_S).members)
 
 
 def accepted(method: Any, request: object) -> bool:
