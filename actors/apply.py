@@ -128,6 +128,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         wal: Address[WalMessage],
         worker: Address[Work],
         checker: Address[Work],
+        defragmenter: Address[Work],
         later: Later,
         clock: Clock,
         replace_store: Callable[[Snapshot], None],
@@ -138,7 +139,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
     ) -> None:
         """*replace_store* puts a snapshot that has come into the store's place, on the worker's thread.
 
-        *checker* hashes what members compare, which may take a while.
+        *checker* hashes what members compare, and *defragmenter* gives space back, which may both take a while.
         """
         super().__init__(home)
         self._applier = applier
@@ -146,6 +147,9 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._wal = wal
         self._worker = worker
         self._checker = checker
+        self._defragmenter = defragmenter
+        self._wanting_space: list[Defragment] = []
+        self._defragmenting: list[Defragment] = []
         self._later = later
         self._clock = clock
         self._replace_store = replace_store
@@ -214,7 +218,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
                 for listener in self._auth:
                     listener.tell(message)
             case Defragment():
-                self._worker.tell(Work(message.token, self._store.backend.compact, message.answer_to))
+                self._wanting_space.append(message)
+                self._defragment()
             case InstallSnapshot():
                 self._begin_install(message)
             case Answered():
@@ -222,6 +227,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
                     self._end_install(message.outcome)
                 elif isinstance(message.outcome, CompactionHashed):
                     self._keep_hash(message.outcome)
+                elif message.outcome is None:
+                    self._end_defragment()
                 else:
                     self._save_snapshot(message)
             case Tick():
@@ -397,6 +404,18 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             compact_revision=hashed.made.compact_revision,
             hash=hashed.made.hash,
         )
+
+    def _defragment(self) -> None:
+        # One at a time; who asks meanwhile shares the next one, which finds what was removed until then.
+        if self._wanting_space and not self._defragmenting:
+            self._defragmenting, self._wanting_space = self._wanting_space, []
+            self._defragmenter.tell(Work(0, self._store.backend.compact, self.actor_ref))
+
+    def _end_defragment(self) -> None:
+        ended, self._defragmenting = self._defragmenting, []
+        for asked in ended:
+            asked.answer_to.tell(Answered(asked.token, None))
+        self._defragment()
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

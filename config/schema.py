@@ -107,9 +107,7 @@ class Member:
     )
     max_snapshots: int = setting("max-snapshots", UNSIGNED, 5, "Snapshot files to keep (0 keeps all).")
     max_wals: int = setting("max-wals", UNSIGNED, 5, "WAL files to keep (0 keeps all).")
-    memory_mlock: bool = setting(
-        "memory-mlock", SWITCH, False, "Whether to lock the process's memory in RAM.", supported=False
-    )
+    memory_mlock: bool = setting("memory-mlock", SWITCH, False, "Whether to lock the process's memory in RAM.")
     quota_backend_bytes: int = setting(
         "quota-backend-bytes",
         SIGNED,
@@ -758,7 +756,6 @@ class Features:
         UNSIGNED,
         0,
         "Unused megabytes in the store from which on it is defragmented at the start (0 means never).",
-        supported=False,
     )
     max_learners: int = setting(
         "max-learners",

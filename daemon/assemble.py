@@ -341,6 +341,7 @@ def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
         wal=wal,
         worker=worker,
         checker=checker,
+        defragmenter=host.spawn(own, WorkerActor),
         later=outside.ticker.after,
         clock=clock,
         replace_store=partial(take_snapshot, booted),

@@ -131,6 +131,7 @@ def boot(config: Config, directory: DataDirectory, ground: Ground, logger: struc
         opened.callback(recovered.wal.close)
         backend = ground.open_backend(directory.db)
         opened.callback(backend.close)
+        defragment(backend, config.features.bootstrap_defrag_threshold_megabytes, logger)
         try:
             booted = _stand_up(config, directory, ground, logger, recovered, backend, snapshots, restarted=restarted)
         except (DecodeError, MalformedMember, ValueError) as error:
@@ -188,6 +189,19 @@ def _stand_up(
         recovered.known,
         directory.snap,
     )
+
+
+def defragment(backend: Backend, threshold_megabytes: int, logger: structlog.stdlib.BoundLogger) -> None:
+    """Give unused space back before anybody waits for the store, if there are so many megabytes of it (0: never)."""
+    if not threshold_megabytes:
+        return
+    before_bytes = backend.size_bytes()
+    unused_bytes = before_bytes - backend.size_in_use_bytes()
+    if unused_bytes < threshold_megabytes << 20:
+        logger.info("skipping defragmentation", unused_bytes=unused_bytes, threshold_megabytes=threshold_megabytes)
+        return
+    backend.compact()
+    logger.info("finished defragmenting", before_bytes=before_bytes, after_bytes=backend.size_bytes())
 
 
 def _begin(config: Config, folder: Path, ground: Ground) -> _Recovered:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from daemon.host import ThreadHost
 from daemon.logs import make_logger, route_standard_library, write_notes
+from daemon.machine import lock_memory
 from daemon.notify import notify_ready, notify_stopping
 from daemon.open_files import raise_limit
-from daemon.server import REFUSALS, launch
+from daemon.server import REFUSALS, StartRefused, launch
 from discovery.patience import Stopped
 
 if TYPE_CHECKING:
@@ -99,6 +100,14 @@ class StopSignal:
 def serve(config: Config, logger: structlog.stdlib.BoundLogger, stop: StopSignal) -> None:
     """Start, serve until *stop*, and stop.  Raises what keeps it from starting; a crash ends the process."""
     raise_limit(logger)
+    if config.member.memory_mlock:
+        try:
+            lock_memory()
+        except OSError as error:
+            raise StartRefused(
+                f"memory-mlock: cannot lock memory: {error.strerror}. Allow it (CAP_IPC_LOCK, or LimitMEMLOCK=infinity "
+                "in the unit file), or leave the setting off"
+            ) from error
     host = ThreadHost(logger)
     try:
         member = launch(config, logger, host, stop.came)

@@ -65,7 +65,7 @@ class Machine:
         self.log = Log(OWNER)
         self.journal: list[Any] = []
         self.raft, self.wal, self.worker = Told(self.journal), Told(self.journal), Told()
-        self.checker = Told()
+        self.checker, self.defragmenter = Told(), Told()
         self.listener = Told(self.journal)
         self.actor = self.home.spawn(
             ApplyActor,
@@ -73,6 +73,7 @@ class Machine:
             wal=self.wal,
             worker=self.worker,
             checker=self.checker,
+            defragmenter=self.defragmenter,
             later=self.home.later,
             clock=self.home.clock,
             replace_store=lambda _snapshot: None,
@@ -370,11 +371,26 @@ def test_questions_are_answered_between_batches(machine: Machine) -> None:
     assert machine.journal[-1] == 2
 
 
-def test_defragmentation_is_left_to_the_worker(machine: Machine) -> None:
-    """It takes minutes on a large store, and traffic goes on meanwhile."""
+def test_defragmentation_has_a_thread_of_its_own(machine: Machine) -> None:
+    """It takes minutes on a large store, and neither traffic nor large ranges nor snapshots wait for it."""
     machine.tell(Defragment(7, machine.listener))
-    [work] = machine.worker.take()
-    assert (work.token, work.answer_to, work.job()) == (7, machine.listener, None)
+    [work] = machine.defragmenter.take()
+    assert machine.worker.messages == []
+    machine.tell(Answered(work.token, work.job()))
+    assert machine.of(Answered) == [Answered(7, None)]
+
+
+def test_defragmentations_do_not_pile_up(machine: Machine) -> None:
+    """Those asked for while one runs share the next: it finds whatever was removed until then."""
+    for token in range(5):
+        machine.tell(Defragment(token, machine.listener))
+    [first] = machine.defragmenter.take()
+    machine.tell(Answered(first.token, first.job()))
+    assert [answered.token for answered in machine.of(Answered)] == [0]
+    [second] = machine.defragmenter.take()
+    machine.tell(Answered(second.token, second.job()))
+    assert [answered.token for answered in machine.of(Answered)] == [0, 1, 2, 3, 4]
+    assert machine.defragmenter.messages == []
 
 
 def test_entries_that_were_applied_already_are_passed_over(machine: Machine) -> None:
