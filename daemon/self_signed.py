@@ -54,7 +54,8 @@ def self_signed(
 
 
 def _make(hosts: list[str], validity_years: int) -> tuple[bytes, bytes, dt.datetime]:
-    private = ec.generate_private_key(ec.SECP521R1())
+    # Etcd takes P-521, which clients built on BoringSSL (grpcio, browsers) do not speak.
+    private = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "etcd")])
     now = dt.datetime.now(dt.UTC)
     until = now + dt.timedelta(days=DAYS_A_YEAR * validity_years)
@@ -83,7 +84,7 @@ def _make(hosts: list[str], validity_years: int) -> tuple[bytes, bytes, dt.datet
     )
     if hosts:
         builder = builder.add_extension(x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False)
-    certificate = builder.sign(private, hashes.SHA512()).public_bytes(serialization.Encoding.PEM)
+    certificate = builder.sign(private, hashes.SHA384()).public_bytes(serialization.Encoding.PEM)
     form = serialization.PrivateFormat.TraditionalOpenSSL
     return certificate, private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()), until
 

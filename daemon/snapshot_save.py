@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from discovery.credentials import Secure, credentials_of
 from proto.rpc_pb2 import AuthenticateRequest, SnapshotRequest
 from proto.rpc_pb2_grpc import AuthStub, MaintenanceStub
 from storage.bbolt.pages import TRAILER_SIZE_BYTES
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from daemon.tools.output import Progress
 
+_SCHEMES = ("http", "https", "unix", "unixs")
 _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 
@@ -37,9 +39,11 @@ class SaveOptions:
     path: Path
     endpoint: str
     cacert: str = ""
-    """Paths of PEM files; any of them makes the connection a TLS one, as https:// in front of the endpoint does."""
+    """Paths of PEM files.  The endpoint's scheme decides whether there is TLS; without a scheme any of these does."""
     cert: str = ""
     key: str = ""
+    insecure_transport: bool = True
+    insecure_skip_tls_verify: bool = False
     user: str = ""
     password: str = ""
     dial_timeout_s: float = 2.0
@@ -92,18 +96,19 @@ def _receive(options: SaveOptions, channel: grpc.Channel, write: Callable[[bytes
 
 def _channel(options: SaveOptions) -> grpc.Channel:
     scheme, separator, address = options.endpoint.rpartition("://")
-    if options.cacert or options.cert or scheme == "https":
-        return grpc.secure_channel(address, _credentials(options), options=_CHANNEL_OPTIONS)
-    if separator and scheme != "http":
-        raise SaveFailed(f"the endpoint {options.endpoint} must be host:port, http://host:port or https://host:port")
-    return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
-
-
-def _credentials(options: SaveOptions) -> grpc.ChannelCredentials:
-    def content(path: str) -> bytes | None:
-        if not path:
-            return None
-        with open(path, "rb") as file:  # noqa: PTH123 - a name from the command line
-            return file.read()
-
-    return grpc.ssl_channel_credentials(content(options.cacert), content(options.key), content(options.cert))
+    if separator and scheme not in _SCHEMES:
+        raise SaveFailed(f"the scheme of the endpoint {options.endpoint} must be one of {', '.join(_SCHEMES)}, or none")
+    secure = Secure(
+        options.cert,
+        options.key,
+        options.cacert,
+        insecure_transport=options.insecure_transport,
+        insecure_skip_tls_verify=options.insecure_skip_tls_verify,
+    )
+    target = f"unix:{address}" if scheme in {"unix", "unixs"} else address
+    credentials = credentials_of(options.endpoint, secure, options.dial_timeout_s)
+    if credentials is None:
+        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    expected = credentials.expected_name
+    named = (("grpc.ssl_target_name_override", expected),) if expected else ()
+    return grpc.secure_channel(target, credentials.channel, options=(*_CHANNEL_OPTIONS, *named))

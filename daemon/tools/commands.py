@@ -217,7 +217,7 @@ def text_option(
     return Option(name, str, default, meaning, placeholder, is_needed=is_needed)
 
 
-def switch(name: str, meaning: str) -> Option[bool]:
+def switch(name: str, meaning: str, default: bool = False) -> Option[bool]:
     """Return an option that is on or off."""
 
     def read_switch(text: str) -> bool:
@@ -226,7 +226,7 @@ def switch(name: str, meaning: str) -> Option[bool]:
         except BadValue as error:
             raise BadValue("true or false is needed") from error
 
-    return Option(name, read_switch, False, meaning, is_switch=True)
+    return Option(name, read_switch, default, meaning, is_switch=True)
 
 
 def number_option(name: str, meaning: str, default: int = 0) -> Option[int]:

@@ -42,6 +42,8 @@ _ENDPOINTS = text_option("endpoints", "The one member to fetch from", DEFAULT_EN
 _CACERT = text_option("cacert", "Certificate authority of the member, a PEM file; makes the connection TLS", "", "FILE")
 _CERT = text_option("cert", "Our own certificate, a PEM file", "", "FILE")
 _KEY = text_option("key", "Its private key, a PEM file", "", "FILE")
+_INSECURE = switch("insecure-transport", "No TLS unless the scheme or another option asks for it", default=True)
+_SKIP_VERIFY = switch("insecure-skip-tls-verify", "Take whatever certificate the member shows; for tests only")
 _USER = text_option("user", "Who asks, with the password behind a colon or in --password", "", "NAME[:PASSWORD]")
 _PASSWORD = text_option("password", "The password of --user")
 _DIAL_TIMEOUT = duration_option("dial-timeout", "How long to wait for the connection", 2.0)
@@ -98,6 +100,8 @@ def _save(given: Given) -> None:
         cacert=given[_CACERT],
         cert=given[_CERT],
         key=given[_KEY],
+        insecure_transport=given[_INSECURE],
+        insecure_skip_tls_verify=given[_SKIP_VERIFY],
         user=user,
         password=given[_PASSWORD] or password,
         dial_timeout_s=given[_DIAL_TIMEOUT],
@@ -157,7 +161,18 @@ SNAPSHOT = Command(
             "when it is whole and its hash is right.",
             _save,
             (_FILE,),
-            (_ENDPOINTS, _CACERT, _CERT, _KEY, _USER, _PASSWORD, _DIAL_TIMEOUT, _COMMAND_TIMEOUT),
+            (
+                _ENDPOINTS,
+                _CACERT,
+                _CERT,
+                _KEY,
+                _INSECURE,
+                _SKIP_VERIFY,
+                _USER,
+                _PASSWORD,
+                _DIAL_TIMEOUT,
+                _COMMAND_TIMEOUT,
+            ),
             examples=(
                 "actcd snapshot save backup.db",
                 "actcd snapshot save backup.db --endpoints https://10.0.0.1:2379 --cacert ca.pem --user root:secret",

@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import pytest
 
 from proto import rpc_pb2
 from tests.e2e.client import CALL_TIMEOUT_S, CHANNEL_OPTIONS, connect, stubs
-from tests.e2e.harness import Program, Server, actcd, etcd_tool, real_etcd, reserve_port, wait_for
+from tests.e2e.harness import ROOT, Program, Server, actcd, etcd_tool, real_etcd, reserve_port, wait_for
 from tests.pki import Authority, Issued, replace
 
 if TYPE_CHECKING:
@@ -191,6 +192,10 @@ def test_every_listener_asks_the_same(site: Site) -> None:
             call(rpc_pb2.RangeRequest(key=b"secret"), metadata=[("grpcgateway-accept", "x")], timeout=CALL_TIMEOUT_S)
         assert "user name is empty" in str(caught.value)
 
+    shown = [f"--cacert={site.authority.pem}", f"--cert={site.root.pem}", f"--key={site.root.key}"]
+    assert "Snapshot saved" in save(site, f"--endpoints={endpoint}", *shown, "--dial-timeout=20s")
+    assert "must be one of" in save(site, "--endpoints=ftp://x:1")
+
     # A certificate, and then the authority, are replaced: every listener follows at its next handshake.
     ports = (grpc_port, http_port, metrics_port)
     before = site.shown(grpc_port)
@@ -211,6 +216,13 @@ def test_every_listener_asks_the_same(site: Site) -> None:
     assert logged(server, "serving client traffic insecurely; this is strongly discouraged!") == []
     assert server.stop() == -15
     assert not (site.folder / "s").exists()
+
+
+def save(site: Site, *options: str) -> str:
+    """What `actcd snapshot save` says, whether it succeeds or not."""
+    command = [sys.executable, "-m", "daemon", "snapshot", "save", str(site.folder / "backup"), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=60.0, check=False)
+    return done.stdout + done.stderr
 
 
 def secure_channel(site: Site, port: int, certificate: Issued) -> grpc.Channel:
@@ -359,3 +371,8 @@ def test_certificates_made_at_the_start(site: Site) -> None:
     servers[0].launch()
     wait_until_up(servers[0], plain_ports[0])
     assert site.shown(plain_ports[0]) == before
+
+    # Our own client takes etcdctl's options.
+    assert "Snapshot saved" in save(site, f"--endpoints={ours}", "--insecure-skip-tls-verify", "--dial-timeout=20s")
+    assert "Snapshot saved" in save(site, f"--endpoints={ours}", f"--cacert={made}", "--dial-timeout=20s")
+    assert "no server answers" in save(site, f"--endpoints={ours}", f"--cacert={site.authority.pem}")
