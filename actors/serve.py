@@ -69,6 +69,7 @@ from services.errors import status_of
 from services.grpc_metrics import samples as grpc_samples
 from services.identity import certified_name, refuse, token_in
 from services.lease import REVOKE_TAG
+from services.reflection import reflected
 from services.routes import client_routes
 from services.standing import needs_leader
 from services.timing import LongTimes, Times
@@ -277,6 +278,8 @@ class ServeActor(NodeActor[ServeMessage]):
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
         routes = self._additions.routes(self, client_routes(self))
+        if self._http.reflection:
+            routes = reflected(routes)
         self._long_times = LongTimes(self._loop.time)
         routes = self._long_times.timed(routes)
         if self._trace is not None:

@@ -798,6 +798,9 @@ class Own:
         "native",
         "What serves clients: native is actcd's own HTTP/2, grpcio is Google's library.",
     )
+    enable_grpc_reflection: bool = setting(
+        "enable-grpc-reflection", SWITCH, False, "Whether gRPC tools such as grpcurl may ask which services there are."
+    )
     auth_password_characters_min: int = setting(
         "auth-password-characters-min", UNSIGNED, 1, "Shortest password that a user may be given, in characters."
     )

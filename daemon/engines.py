@@ -102,6 +102,7 @@ def http_options(config: Config, serves: Serves) -> HttpOptions:
         profiles=PROFILES if config.metrics.enable_pprof or config.logging.log_level == "debug" else {},
         timed=config.metrics.metrics == "extensive",
         client_cert_auth=config.security.client_cert_auth,
+        reflection=config.own.enable_grpc_reflection,
     )
 
 

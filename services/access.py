@@ -50,6 +50,8 @@ class HttpOptions:
     """Whether metrics tell how long calls take."""
     client_cert_auth: bool = False
     """Whether certificates name users elsewhere: here they do not, and who relies on it is told."""
+    reflection: bool = False
+    """Whether gRPC tools may ask which services there are."""
 
 
 def host_in(request: HttpRequest) -> str:

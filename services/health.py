@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
 
 from net.rpc import Code, Status
 from services.decode import decode
@@ -27,6 +32,13 @@ def check(call: Call, payload: bytes) -> None:
         call.fail(Status(Code.NOT_FOUND, "unknown service"))
     else:
         call.reply(SERVING)
+
+
+def list_all(call: Call, payload: bytes) -> None:
+    """Tell the state of every service that has one."""
+    if decode(call, HealthListRequest, payload) is not None:
+        whole = HealthCheckResponse(status=HealthCheckResponse.SERVING)
+        call.reply(HealthListResponse(statuses={"": whole}).SerializeToString())
 
 
 class HealthWatch:

@@ -56,6 +56,7 @@ def client_routes(node: Node) -> Routes:
             "/etcdserverpb.Maintenance/Downgrade": only(node, is_root, maintenance.downgrade),
             **AuthService(node).methods(),
             "/grpc.health.v1.Health/Check": health.check,
+            "/grpc.health.v1.Health/List": health.list_all,
         },
         streams={
             "/etcdserverpb.KV/RangeStream": lambda stream: RangeStream(node, stream),

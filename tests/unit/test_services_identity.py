@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
     from net.rpc import Call, Stream
 
-OPEN = {"/etcdserverpb.Auth/Authenticate", "/etcdserverpb.Auth/AuthStatus", "/grpc.health.v1.Health/Check"}
+OPEN = {
+    "/etcdserverpb.Auth/Authenticate",
+    "/etcdserverpb.Auth/AuthStatus",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/List",
+}
 """Methods that anybody may call."""
 JUDGED_BY_THE_LOG = {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/DeleteRange", "/v3lockpb.Lock/Unlock"} | {
     f"/etcdserverpb.Auth/{name}"
