@@ -7,6 +7,7 @@ passwords and tokens are in none of them, and a field that a later version adds 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import descriptor_pool
@@ -104,13 +105,25 @@ def record(seen: CallSeen, member: str) -> dict[str, Any]:
 
 def described(method: str, payload: bytes) -> dict[str, Any]:
     """Return what may be shown of a request; empty where its form is not known, or its bytes have not that form."""
+    kind = _request_of(method)
+    if kind is None:
+        return {}
+    try:
+        return shown(kind.FromString(payload))
+    except DecodeError:
+        return {}
+
+
+@cache
+def _request_of(method: str) -> type[Message] | None:
+    """Return the form of a method's requests; methods are those that are served, so they are few."""
     service, _, name = method.removeprefix("/").partition("/")
     try:
         found = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
-        message: Message = GetMessageClass(found.input_type).FromString(payload)
-    except (KeyError, DecodeError):
-        return {}
-    return shown(message)
+    except KeyError:
+        return None
+    kind: type[Message] = GetMessageClass(found.input_type)
+    return kind
 
 
 def shown(message: Message) -> dict[str, Any]:
