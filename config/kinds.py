@@ -132,6 +132,15 @@ def _join_urls(urls: tuple[Url, ...]) -> str:
     return ",".join(str(url) for url in urls)
 
 
+def _proxy_of(value: object) -> str:
+    """Read a word that YAML takes for a boolean."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return _PROXY_WORDS.from_text(_text_of(value))
+
+
+_PROXY_WORDS = choice("off", "readonly", "on")
+PROXY: Kind[str] = Kind("off|readonly|on", _PROXY_WORDS.from_text, _proxy_of, str, str, empty_is_unset=True)
 TEXT: Kind[str] = Kind("text", str, _text_of, str, str)
 SWITCH: Kind[bool] = Kind("boolean", parse_bool, _bool_of, lambda on: str(on).lower(), bool, is_switch=True)
 SIGNED: Kind[int] = _number("integer", -(2**63), 2**63 - 1)

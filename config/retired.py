@@ -98,7 +98,6 @@ RETIRED: tuple[Retired, ...] = (
     _gone("log-package-levels", "log levels hold for the whole process"),
     _gone("enable-v2", _V2, is_switch=True),
     _gone("experimental-enable-v2v3", _V2),
-    _gone("proxy", _PROXY, refused_unless=_OFF),
     _gone("proxy-failure-wait", _PROXY),
     _gone("proxy-refresh-interval", _PROXY),
     _gone("proxy-dial-timeout", _PROXY),

@@ -19,6 +19,7 @@ from config.kinds import (
     INITIAL_CLUSTER,
     LIST,
     OPTIONAL_URLS,
+    PROXY,
     SIGNED,
     SWITCH,
     TEXT,
@@ -803,6 +804,13 @@ class Own:
     )
     auth_password_characters_min: int = setting(
         "auth-password-characters-min", UNSIGNED, 1, "Shortest password that a user may be given, in characters."
+    )
+    proxy: str = setting(
+        "proxy",
+        PROXY,
+        "off",
+        "Of etcd up to 3.5: run a gRPC proxy before the initial cluster, and no member (readonly: for reads only).",
+        note="etcd's v2 proxy is gone: the gRPC proxy runs in its place, and serves API 3; see actcd grpc-proxy --help",
     )
     extensions: tuple[ExtensionEntry, ...] = setting(
         "extensions",

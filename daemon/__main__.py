@@ -18,6 +18,7 @@ from daemon.command_line import (
     Refused,
     RunGateway,
     RunGrpcProxy,
+    RunOldProxy,
     RunServer,
     RunTool,
     ShowHelp,
@@ -56,6 +57,10 @@ def main() -> NoReturn:
             from daemon import grpc_proxy  # noqa: PLC0415 - members start without it
 
             sys.exit(grpc_proxy.run(command.arguments))
+        case RunOldProxy():
+            from daemon import old_proxy  # noqa: PLC0415 - see above
+
+            sys.exit(old_proxy.run(command.config, command.notes))
         case Refused():
             print("\n".join(command.lines), file=sys.stderr)  # noqa: T201 - there is no logger yet
             sys.exit(command.exit_code)

@@ -82,6 +82,14 @@ class RunGrpcProxy:
 
 
 @dataclass(frozen=True, slots=True)
+class RunOldProxy:
+    """Start a gRPC proxy as a member's configuration with ``proxy: on`` or ``proxy: readonly`` wants one."""
+
+    config: Config
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Print *lines* on stderr and exit with *exit_code*."""
 
@@ -89,7 +97,7 @@ class Refused:
     lines: tuple[str, ...]
 
 
-Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunTool | RunGateway | RunGrpcProxy | Refused
+Command = RunServer | ShowHelp | ShowVersion | CheckConfig | RunTool | RunGateway | RunGrpcProxy | RunOldProxy | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine
         if refused.exit_code == EXIT_SYNTAX:
             lines += tuple(USAGE.splitlines())
         return Refused(refused.exit_code, lines)
+    if loaded.config.own.proxy != "off":
+        return RunOldProxy(loaded.config, loaded.notes)
     return RunServer(loaded.config, loaded.notes)
 
 

@@ -109,15 +109,17 @@ def run(arguments: Sequence[str]) -> int:
     logging = Logging(log_level="debug" if flags.debug else "info")
     logger = make_logger(logging)
     route_standard_library(logger, logging)
-    return run_plan(lambda: plan(flags, logger), logger)
+    return run_plan(lambda _stopped: plan(flags, logger), logger)
 
 
-def run_plan(make_plan: Callable[[], Plan], logger: structlog.stdlib.BoundLogger) -> int:
+def run_plan(make_plan: Callable[[Callable[[], bool]], Plan | None], logger: structlog.stdlib.BoundLogger) -> int:
     """Run a proxy until it is stopped.  Ends the process itself after a signal or crash."""
     stop = StopSignal()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        serve(make_plan(), logger, stop)
+        made = make_plan(stop.came)
+        if made is not None:
+            serve(made, logger, stop)
     except (ProxyRefused, TlsConfigurationError, SelfSignedRefused) as refused:
         logger.critical("cannot start", error=str(refused))
         return EXIT_FAILED

@@ -378,3 +378,26 @@ def test_bad_flags_end_the_start(arguments: list[str], text: str) -> None:
     command = [*actcd_proxy().command[:-1], *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=False)
     assert (done.returncode, text in done.stderr) == (1, True), done.stderr
+
+
+def test_an_old_proxys_configuration_still_serves(tmp_path: Path, server: Server) -> None:
+    """It asks the peers where clients are served; a readonly one refuses to write, in words, and reads on."""
+    proxy = Server(
+        actcd(),
+        tmp_path / "proxy",
+        {
+            "proxy": "readonly",
+            "initial-cluster": str(server.config()["initial-cluster"]),
+            "log-level": "info",
+        },
+        name="old",
+    )
+    with running(proxy), connect(proxy.endpoint) as stubs, connect(server.endpoint) as member:
+        put(member, b"old", b"1")
+        assert serializable(stubs, b"old") == [b"1"]
+        with pytest.raises(grpc.RpcError, match="this proxy only reads") as refused:
+            put(stubs, b"old", b"2")
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        with pytest.raises(grpc.RpcError, match="this proxy only reads"):
+            stubs.lease.LeaseGrant(rpc_pb2.LeaseGrantRequest(TTL=60), timeout=CALL_TIMEOUT_S)
+        assert "the gRPC proxy runs in its place" in proxy.log_tail()

@@ -13,6 +13,7 @@ from daemon.command_line import (
     CheckConfig,
     Refused,
     RunGrpcProxy,
+    RunOldProxy,
     RunServer,
     ShowHelp,
     ShowVersion,
@@ -79,6 +80,21 @@ def test_the_grpc_proxy_reads_its_own_flags() -> None:
     assert parse(["grpc-proxy", "start", "--listen-addr", "x"], {}, MACHINE) == RunGrpcProxy(
         ("start", "--listen-addr", "x")
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "proxy"), [("proxy: on", "on"), ("proxy: 'on'", "on"), ("proxy: readonly", "readonly"), ("proxy: off", "")]
+)
+def test_old_proxies_are_led_to_the_grpc_proxy(text: str, proxy: str) -> None:
+    """Their files say on and off, which YAML takes for booleans; started as a member one would be something else."""
+    machine = Machine(read_text=lambda _path: text, default_host=lambda: None)
+    command = parse(["--config-file=f"], {}, machine)
+    if proxy:
+        assert isinstance(command, RunOldProxy)
+        assert command.config.own.proxy == proxy
+        assert any("the gRPC proxy runs in its place" in note.text for note in command.notes)
+    else:
+        assert isinstance(command, RunServer)
 
 
 def test_unreadable_flags_get_the_usage() -> None:

@@ -355,7 +355,6 @@ def test_a_file_of_etcd_35_works() -> None:
         "discovery-fallback",
         "enable-v2",
         "experimental-watch-progress-notify-interval",
-        "proxy",
         "proxy-failure-wait",
     ]
 
@@ -397,10 +396,7 @@ def test_the_successor_wins_over_the_retired_name() -> None:
     ("arguments", "line"),
     [
         (["--experimental-max-learners=x"], 'invalid value "x" for flag -experimental-max-learners: parse error'),
-        (
-            ["--proxy=on"],
-            "proxy is not supported: etcd's v2 proxy is gone; `actcd grpc-proxy start` takes its place",
-        ),
+        (["--proxy=maybe"], 'invalid value "maybe" for flag -proxy: must be one of off, readonly, on, not "maybe"'),
         (
             ["--experimental-set-member-localaddr"],
             (
