@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from contextlib import suppress
+from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import grpc.aio
@@ -334,6 +335,31 @@ def test_plain_clients(pki: Pki) -> None:
             assert isinstance(plain, bytes)
             assert plain.endswith(b"False None")
             assert await served.answer(pki.context()) == b"True None"
+
+    asyncio.run(run())
+
+
+def test_rubbish_harms_nobody(pki: Pki) -> None:
+    """Whatever comes in place of a handshake, the connection ends, and the next client is served."""
+    chance = Random(7)
+    pieces = [
+        b"\x16",
+        b"\x16\x03\x01\xff\xff" + bytes(500),
+        b"\x16\x03\x01\x00\x00",
+        b"\0" * 70_000,
+        b"PRI * HTTP/2.0\r\n",
+    ]
+    pieces += [bytes([door.TLS_HANDSHAKE]) + chance.randbytes(chance.randrange(2000)) for _ in range(20)]
+
+    async def run() -> None:
+        async with Served(pki.files(), Limits(header_timeout_s=0.5)) as served:
+            for piece in pieces:
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                with suppress(OSError):
+                    writer.write(piece)
+                    await asyncio.wait_for(reader.read(), 10.0)
+                writer.close()
+            assert await served.answer(pki.context(pki.client)) == b"True client"
 
     asyncio.run(run())
 
