@@ -134,6 +134,19 @@ def test_requests_are_bounded_as_in_etcd(client: Stubs) -> None:
         client.kv.Txn(rpc_pb2.TxnRequest(success=gets))
 
 
+def test_ranges_come_in_parts_of_a_requests_size(client: Stubs) -> None:
+    """Put together they are what Range answers."""
+    for number in range(12):
+        client.kv.Put(rpc_pb2.PutRequest(key=b"part/%02d" % number, value=bytes(700)))
+    request = rpc_pb2.RangeRequest(key=b"part/", range_end=b"part0")
+    whole, merged, sizes = client.kv.Range(request), rpc_pb2.RangeResponse(), []
+    for part in client.kv.RangeStream(request, timeout=CALL_TIMEOUT_S):
+        sizes.append(len(part.range_response.kvs))
+        merged.MergeFrom(part.range_response)
+    assert merged == whole
+    assert sizes == [2] * 6
+
+
 def test_too_many_pings_end_the_connection(wire: Wire) -> None:
     """Those that come more often than grpc-keepalive-min-time, and without calls nearly all, as grpc-go counts."""
     for _ in range(5):
