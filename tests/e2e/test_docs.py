@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 
 from tests.e2e.harness import ROOT, Server, actcd, etcd_tool, running, wait_for
@@ -15,7 +16,8 @@ from tests.e2e.harness import ROOT, Server, actcd, etcd_tool, running, wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+
+pytestmark = pytest.mark.e2e
 
 
 def blocks(document: str, language: str) -> list[str]:

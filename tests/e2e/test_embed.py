@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.e2e
+
+
 def put(endpoint: str, key: bytes) -> int:
     with connect(endpoint) as client:
         return int(client.kv.Put(rpc_pb2.PutRequest(key=key, value=b"v"), timeout=CALL_TIMEOUT_S).header.revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, suppress
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-import subprocess
+
+pytestmark = pytest.mark.e2e
 
 ENGINES: Final = ("native", "grpcio")
 SECRET: Final = "5ecret"
