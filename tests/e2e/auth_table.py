@@ -341,6 +341,7 @@ MAINTENANCE: Final = (
 )
 _STRANGER: Final = 0x1234
 _NOT_FOUND: Final = "NOT_FOUND: etcdserver: member not found"
+_TARGET_VERSION: Final = "INVALID_ARGUMENT: etcdserver: invalid downgrade target version"
 _TRANSFEREE: Final = "FAILED_PRECONDITION: etcdserver: bad leader transferee"
 CLUSTER: Final = (
     Row("learner", "cluster", "MemberAdd", pb.MemberAddRequest(peerURLs=["http://127.0.0.1:1"], isLearner=True)),
@@ -361,6 +362,15 @@ CLUSTER: Final = (
         root=_TRANSFEREE,
         old=alike(_TRANSFEREE),
         why="3.5.1 lets anybody move it",
+    ),
+    Row(
+        "downgrade",
+        "maintenance",
+        "Downgrade",
+        pb.DowngradeRequest(action=pb.DowngradeRequest.VALIDATE, version="3.3.0"),
+        root=_TARGET_VERSION,
+        old=alike(_TARGET_VERSION),
+        why="3.5.1 lets anybody ask for it",
     ),
 )
 _UNMAPPED_EMPTY: Final = "UNKNOWN: etcdserver: user name is empty"

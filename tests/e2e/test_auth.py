@@ -25,7 +25,6 @@ OLD_REVISION: Final = "INVALID_ARGUMENT: etcdserver: revision of auth store is o
 WRONG_PASSWORD: Final = "INVALID_ARGUMENT: etcdserver: authentication failed, invalid user ID or password"
 READ_OWN: Final = ("kv", "Range", pb.RangeRequest(key=b"k/1"))
 UNSERVED: Final = {
-    "maintenance": {"Downgrade"},
     "auth": {"AuthDisable"},  # has a test of its own: the table would stop there
 }
 """What the table leaves out: methods that actcd does not serve yet, which a test below tells when it does."""
