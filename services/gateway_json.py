@@ -56,18 +56,26 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
+_ESCAPED_BYTE: Final = re.compile("[\udc80-\udcff]")
 _DECODER: Final = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_refuse_constant)
 
 
 def values(body: bytes) -> Iterator[Any]:
     """Yield the JSON values that stand in *body* one after the other.  Raises JsonFault where one is broken."""
-    text = body.decode("utf-8", "replace")
+    try:
+        text = lossless = body.decode()
+    except UnicodeDecodeError:
+        # In strings Go puts U+FFFD in the place of each byte that is none of UTF-8.
+        lossless = body.decode("utf-8", "surrogateescape")
+        text = _ESCAPED_BYTE.sub("\N{REPLACEMENT CHARACTER}", lossless)
     position = _skip_space(text, 0)
     while position < len(text):
         try:
             value, position = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError):
-            raise JsonFault(explain(text, position, "unexpected EOF")) from None
+            # Go looks at single bytes, and names them so.
+            rest = lossless[position:].encode("utf-8", "surrogateescape").decode("latin-1")
+            raise JsonFault(explain(rest, 0, "unexpected EOF")) from None
         yield value
         position = _skip_space(text, position)
 
@@ -208,7 +216,11 @@ def _bytes(text: str) -> bytes:
 
 
 def _padded(text: str) -> str:
-    return text if text.endswith("=") else text + "=" * (-len(text) % 4)
+    if text.endswith("="):
+        if len(text) % 4:
+            raise ValueError("padding of a group that is complete, which binascii passes over")
+        return text
+    return text + "=" * (-len(text) % 4)
 
 
 def _bad_base64_position(text: str) -> int:

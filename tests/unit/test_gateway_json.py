@@ -111,6 +111,7 @@ def test_lone_surrogates_do_not_get_in() -> None:
         ('{"key":5}', "json: cannot unmarshal number into Go value of type []uint8"),
         ('{"key":"Z*m9"}', "illegal base64 data at input byte 1"),
         ('{"key":"Zm9vY"}', "illegal base64 data at input byte 4"),
+        ('{"key":"YSBi="}', "illegal base64 data at input byte 4"),
         ('{"limit":1.5}', "json: cannot unmarshal number 1.5 into Go value of type int64"),
         (
             '{"limit":"9223372036854775808"}',
@@ -170,3 +171,23 @@ def test_any_json_is_taken_or_refused(value: object) -> None:
     """However it is nested, and whatever stands where."""
     with suppress(JsonFault):
         read(TxnRequest(), json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\xff\xfe", "invalid character '\u00ff' looking for beginning of value"),
+        (b'{"a":1} \xe9', "invalid character '\u00e9' looking for beginning of value"),
+        ("\u00e9".encode(), "invalid character '\u00c3' looking for beginning of value"),
+    ],
+)
+def test_bytes_that_cannot_be_are_named_singly(body: bytes, reason: str) -> None:
+    """Go looks at bytes, not at characters, and so do the texts that clients show."""
+    with pytest.raises(JsonFault) as fault:
+        list(values(body))
+    assert str(fault.value) == reason
+
+
+def test_bytes_that_are_no_utf_8_are_replaced_one_by_one() -> None:
+    """As Go does it: a name of two broken bytes has two characters."""
+    assert list(values(b'{"name":"a\xe2\x82"}')) == [{"name": "a\ufffd\ufffd"}]
