@@ -139,8 +139,8 @@ def page() -> str:
     late = [name for name, state in rpc_rows(etcd["rpcs"]) if state == NOT_YET and name not in LATER_RPCS]
     parts = [
         "# etcd 3.7, and what of it is here\n\nMade by `python tools/genfeatures.py` from the tables that the server ",
-        f"uses; what etcd has is that of {etcd['source']}.\n\nClients are told that this is {SERVER_VERSION}, by which ",
-        "they switch features on: ",
+        f"uses; what etcd has is that of {etcd['source']}.\n\nClients are told that this is {SERVER_VERSION}, by ",
+        "which they switch features on: ",
         f"of that release {', '.join(f'`{name}`' for name in late)} is missing.\n\n"
         if late
         else "all of them work.\n\n",
