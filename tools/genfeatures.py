@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not ins
 
 from config.flags import FLAG_NAMES  # noqa: E402 - needs the path above
 from config.gates import GATES  # noqa: E402
-from config.help import PROGRAMS_TO_COME  # noqa: E402
 from config.retired import RETIRED_FLAGS  # noqa: E402
 from config.schema import BY_NAME  # noqa: E402
 from core.version import SERVER_VERSION  # noqa: E402
@@ -113,8 +112,6 @@ def program_rows(names: Iterable[str]) -> list[Row]:
 
     def state(name: str) -> str:
         word = _PROGRAMS[name]
-        if word in PROGRAMS_TO_COME:
-            return NOT_YET
         assert not word or word in TOOLS or word in {"gateway", "grpc-proxy"}, word
         return f"`actcd {word}`".replace(" `", "`") if word else "`actcd`"
 

@@ -37,6 +37,7 @@ _OFFLINE = (SNAPSHOT, HASHKV, DEFRAG, DUMP_LOG, DUMP_DB, MIGRATE)
 _OTHERS = (
     (CHECK_CONFIG, "Read a configuration file and name every fault in it"),
     ("gateway", "Pass TCP connections on to the members of a cluster"),
+    ("grpc-proxy", "Serve the API in front of a cluster"),
     ("grpc-proxy", "Serve the API in front of a cluster, with fewer reads and watchers behind"),
 )
 _COMPLETION = completion_command(_OFFLINE, _OTHERS)
