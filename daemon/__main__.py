@@ -12,7 +12,6 @@ import sys
 from typing import NoReturn
 
 from core.version import SERVER_VERSION
-from daemon import gateway_command
 from daemon.command_line import (
     CheckConfig,
     Refused,
@@ -27,8 +26,6 @@ from daemon.command_line import (
     parse,
 )
 from daemon.process import run
-from daemon.tools import programs
-from daemon.tools.programs import TOOLS
 
 
 def main() -> NoReturn:
@@ -50,11 +47,15 @@ def main() -> NoReturn:
             print("\n".join(report.lines))  # noqa: T201 - asked for
             sys.exit(report.exit_code)
         case RunGateway():
+            from daemon import gateway_command  # noqa: PLC0415 - members start without it
+
             sys.exit(gateway_command.run(command.arguments))
         case RunTool():
-            sys.exit(programs.run(TOOLS[command.name], command.arguments))
+            from daemon.tools import programs  # noqa: PLC0415 - see above
+
+            sys.exit(programs.run(programs.TOOLS[command.name], command.arguments))
         case RunGrpcProxy():
-            from daemon import grpc_proxy  # noqa: PLC0415 - members start without it
+            from daemon import grpc_proxy  # noqa: PLC0415 - see above
 
             sys.exit(grpc_proxy.run(command.arguments))
         case RunOldProxy():

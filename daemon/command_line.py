@@ -19,7 +19,7 @@ from daemon.data_directory import Content, DataDirectoryRefused, identify
 from daemon.extensions import ExtensionsRefused, find_extensions
 from daemon.machine import THIS_MACHINE, resolve
 from daemon.security import check_files
-from daemon.tools.programs import CHECK_CONFIG, TOOLS
+from daemon.tools.names import CHECK_CONFIG, TOOL_NAMES
 from net.tls import TlsConfigurationError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine
         return RunGateway(tuple(arguments[1:]))
     if word == GRPC_PROXY:
         return RunGrpcProxy(tuple(arguments[1:]))
-    if word in TOOLS:
+    if word in TOOL_NAMES:
         return RunTool(word, tuple(arguments[1:]))
     flags = read_flags(arguments)
     if flags.help_wanted:

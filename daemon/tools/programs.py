@@ -16,6 +16,7 @@ from daemon.tools.dump_db import DUMP_DB
 from daemon.tools.dump_log import DUMP_LOG
 from daemon.tools.hashkv import HASHKV
 from daemon.tools.migrate import MIGRATE
+from daemon.tools.names import CHECK_CONFIG
 from daemon.tools.offline import NotUsable
 from daemon.tools.output import put_line
 from daemon.tools.snapshot import SNAPSHOT
@@ -32,7 +33,6 @@ EXIT_FAILED = 1
 EXIT_BAD_ARGUMENTS = 128
 """Both are etcdctl's."""
 
-CHECK_CONFIG = "check-config"
 _OFFLINE = (SNAPSHOT, HASHKV, DEFRAG, DUMP_LOG, DUMP_DB, MIGRATE)
 _OTHERS = (
     (CHECK_CONFIG, "Read a configuration file and name every fault in it"),

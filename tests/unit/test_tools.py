@@ -29,6 +29,7 @@ from daemon.tools.commands import (
     switch,
     text_option,
 )
+from daemon.tools.names import TOOL_NAMES
 from daemon.tools.output import QUIET_S, Progress, progress_line, table
 from daemon.tools.programs import EXIT_BAD_ARGUMENTS, EXIT_FAILED, TOOLS
 from proto.raft_internal_pb2 import InternalRaftRequest
@@ -123,6 +124,11 @@ def walk(command: Command, path: str) -> Iterator[tuple[Command, list[str]]]:
     yield command, path.split()
     for each in command.commands:
         yield from walk(each, f"{path} {each.name}")
+
+
+def test_every_tool_is_known_by_its_name() -> None:
+    """The command line knows the names without loading the tools."""
+    assert TOOLS.keys() == TOOL_NAMES
 
 
 @pytest.mark.parametrize("name", list(TOOLS))
