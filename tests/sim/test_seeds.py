@@ -34,7 +34,6 @@ def test_keeps_its_promises(seed: int) -> None:
     assert result.revision > 10, "a run without writes shows nothing"
 
 
-@pytest.mark.timeout(300)  # one of them is long
 @pytest.mark.parametrize("seed", REGRESSIONS)
 def test_stays_fixed(seed: int) -> None:
     """A seed that once found a bug finds it no more; the cause of each is beside it in sim/regressions.txt."""

@@ -141,8 +141,10 @@ def test_check_config_lists_every_fault(tmp_path: Path) -> None:
         1,
         [
             "error: --heartbeat-interval must be >0 (set to 0ms)",
-            "error: feature-gates=SetMemberLocalAddr=true: actcd does not support switching the feature gate "
-            "SetMemberLocalAddr yet; leave it at its default",
+            (
+                "error: feature-gates=SetMemberLocalAddr=true: actcd does not support switching the feature gate "
+                "SetMemberLocalAddr yet; leave it at its default"
+            ),
         ],
     )
 

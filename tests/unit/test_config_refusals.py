@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from config.faults import ConfigRefused
 from config.flags import read_flags
 from config.load import Machine, load
 from config.refusals import bootstrap_refusals
-from config.schema import DECLARED
-
-if TYPE_CHECKING:
-    from config.setting import Setting
 
 MACHINE = Machine(read_text=lambda _path: "", default_host=lambda: None)
 ADVERTISE = "--advertise-client-urls=http://localhost:2379"
@@ -26,10 +20,6 @@ def refusal_of(*arguments: str) -> list[str]:
     except ConfigRefused as refused:
         return [str(fault) for fault in refused.faults]
     return []
-
-
-def not_yet(flag: str, default: str) -> str:
-    return f"actcd does not support --{flag} yet; leave it at its default ({default})"
 
 
 @pytest.mark.parametrize(
@@ -237,22 +227,6 @@ def test_refused(arguments: list[str], lines: list[str]) -> None:
 def test_accepted(arguments: list[str]) -> None:
     """The limits themselves, and what only a member without data must not have, are fine."""
     assert refusal_of(*arguments) == []
-
-
-def is_unsupported_switch(setting: Setting) -> bool:
-    return setting.flag and setting.kind.is_switch and not setting.supported
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [each.setting for each in DECLARED if is_unsupported_switch(each.setting)],
-    ids=lambda setting: setting.name,
-)
-def test_unsupported_switches_are_refused(setting: Setting) -> None:
-    """A known key is never taken and ignored: it works, or it is refused with a sentence that says so."""
-    opposite = str(not setting.default).lower()
-    assert not_yet(setting.name, setting.default_text) in refusal_of(f"--{setting.name}={opposite}")
-    assert refusal_of(f"--{setting.name}={setting.default_text}") == []
 
 
 def resolve(host: str) -> str:
