@@ -12,17 +12,21 @@ from actors.messages.apply import (
     ApplyEntries,
     Defragment,
     Inspect,
+    InstallSnapshot,
     Observe,
+    ObserveAuth,
     ObserveChanges,
     ObserveLeases,
     ObserveOutcomes,
 )
 from actors.messages.common import Tick
 from actors.messages.lease import Checkpointed, Granted, Promote, Revoked
-from actors.messages.raft import Applied, ConfChangeApplied, Propose
-from actors.messages.serve import Answered, Completed, Published
+from actors.messages.raft import Applied, ConfChangeApplied, Propose, SnapshotInstalled
+from actors.messages.serve import Answered, AuthIs, Completed, Published
 from actors.messages.wal import SaveSnapshot
 from actors.messages.watch import Changed
+from core.auth.tokens import TokensDropped
+from core.errors import UserEmpty
 from core.membership.change import adding
 from core.membership.member import Member
 from core.mvcc.backend import MemoryBackend
@@ -32,6 +36,10 @@ from proto.raft_internal_pb2 import InternalRaftRequest
 from proto.rpc_pb2 import (
     AlarmRequest,
     AlarmType,
+    AuthEnableRequest,
+    AuthRoleAddRequest,
+    AuthUserAddRequest,
+    AuthUserGrantRoleRequest,
     CompactionRequest,
     CompactionResponse,
     DeleteRangeRequest,
@@ -43,12 +51,14 @@ from proto.rpc_pb2 import (
     PutResponse,
 )
 from tests.actors.home import TestHome
-from tests.entries import MEMBER, MINIMUM_TTL_S, Log, make_applier
+from tests.entries import MEMBER, MINIMUM_TTL_S, Log, contents, make_applier
 from tests.fakes import Told
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actors.messages.worker import Work
-    from core.raft.messages import Entry
+    from core.raft.messages import Entry, Snapshot
 
 PAUSE_S = 0.01
 SLOW_S = 0.1
@@ -61,6 +71,8 @@ class Machine:
     def __init__(self, *, snapshot_entries: int = 1000, quota_bytes: int | None = None, last_snapshot: int = 0) -> None:
         self.home = TestHome()
         self.backend = MemoryBackend()
+        self.coming: Sequence[tuple[bytes, bytes]] = ()
+        """What the store holds when a snapshot has been installed."""
         self.applier = make_applier(self.backend, quota_bytes)
         self.log = Log(OWNER)
         self.journal: list[Any] = []
@@ -76,12 +88,16 @@ class Machine:
             defragmenter=self.defragmenter,
             later=self.home.later,
             clock=self.home.clock,
-            replace_store=lambda _snapshot: None,
+            replace_store=self._replace_store,
             snapshot=SnapshotPolicy(snapshot_entries, Index(last_snapshot)),
             slow_apply_s=SLOW_S,
             compaction=CompactionPace(revisions_per_step=1, pause_s=PAUSE_S),
             logger=self.home.logger,
         )
+
+    def _replace_store(self, _snapshot: Snapshot) -> None:
+        self.backend.write([(key, None) for key, _ in contents(self.backend)])
+        self.backend.write(self.coming)
 
     def tell(self, *messages: object) -> None:
         self.home.tell(self.actor, *messages)
@@ -328,6 +344,32 @@ def test_a_snapshot_is_saved_after_so_many_entries_and_a_sync() -> None:
     assert saved.snapshot.metadata.index == 3
     machine.backend.crash()
     assert make_applier(machine.backend).store.applied_index >= 3
+
+
+def test_a_snapshot_brings_its_rules_and_ends_tokens(machine: Machine) -> None:
+    """A member that went on by the rules from before the snapshot would come to another state than the others."""
+    ahead, log = make_applier(), Log(OWNER + 1)
+    requests: list[dict[str, Any]] = [
+        {"auth_user_add": AuthUserAddRequest(name="root", hashedPassword="aGFzaA==")},
+        {"auth_role_add": AuthRoleAddRequest(name="root")},
+        {"auth_user_grant_role": AuthUserGrantRoleRequest(user="root", role="root")},
+        {"auth_enable": AuthEnableRequest()},
+    ]
+    ahead.apply([log.request(**fields)[0] for fields in requests], Term(1))
+    ahead.store.flush()
+    machine.coming = contents(ahead.store.backend)
+    machine.tell(ObserveAuth(machine.listener), ObserveOutcomes(OWNER, machine.listener))
+    machine.journal.clear()
+    machine.tell(InstallSnapshot(ahead.raft_snapshot(), machine.raft))
+    refused, _ = log.request(put=PutRequest(key=b"a"))
+    machine.apply(refused._replace(data=machine.log.request(put=PutRequest(key=b"a"))[0].data))
+    assert machine.of(AuthIs) == machine.of(Completed) == [], "nothing is applied while the store is replaced"
+    machine.work()
+    [told] = machine.of(AuthIs)
+    assert (told.rules.enabled, list(told.rules.users), told.tokens) == (True, ["root"], [TokensDropped(None)])
+    assert machine.of(SnapshotInstalled) == [SnapshotInstalled(Index(4))]
+    [completed] = machine.of(Completed)
+    assert isinstance(completed.outcomes[0][1], UserEmpty)
 
 
 def test_the_next_snapshot_counts_from_the_last() -> None:

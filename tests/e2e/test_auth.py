@@ -3,9 +3,11 @@
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -227,9 +229,12 @@ def test_signed_tokens(with_auth: Callable[..., AuthClient], tmp_path: Path, met
     assert client.end("user", *READ_OWN) == OK
 
 
-def test_passwords_are_nowhere_on_disk(with_auth: Callable[..., AuthClient]) -> None:
-    """Neither a new password nor one used to log in may stand in the log, the store or what the server prints."""
-    client = with_auth()
+def test_passwords_are_nowhere(with_auth: Callable[..., AuthClient]) -> None:
+    """Neither a new password nor one used to log in may stand in the log, the store, a page or what is printed.
+
+    A debug page once showed them (CVE-2021-28235).
+    """
+    client = with_auth(**{"enable-pprof": True, "log-level": "debug"})
     words = [b"Unmistakable-one", b"Unmistakable-two"]
     client.call("root", "auth", "UserAdd", pb.AuthUserAddRequest(name="new", password=words[0].decode()))
     client.log_in("new", words[0].decode())
@@ -237,6 +242,12 @@ def test_passwords_are_nowhere_on_disk(with_auth: Callable[..., AuthClient]) -> 
     client.call("root", "auth", "UserChangePassword", change)
     wrong = pb.AuthenticateRequest(name="new", password=words[0].decode())
     assert client.end("nobody", "auth", "Authenticate", wrong) == WRONG_PASSWORD
+    pages = ("metrics", "debug/vars", "debug/requests", "debug/events", "debug/pprof/goroutine", "debug/pprof/heap")
+    for page in pages:
+        with suppress(HTTPError), urlopen(f"http://{client.server.endpoint}/{page}?debug=2", timeout=10) as shown:
+            text = shown.read()
+            assert text
+            assert not any(word in text for word in words), page
     client.server.stop()
     content = b"".join(path.read_bytes() for path in client.server.directory.rglob("*") if path.is_file())
     assert b"$2a$04$" in content or b"JDJhJDA0J" in content  # hashes are there, so the search looks where it should

@@ -281,6 +281,23 @@ def test_replaced_files_count_from_the_next_handshake_on(pki: Pki) -> None:
     asyncio.run(run())
 
 
+def test_a_certificate_with_addresses_alone_is_replaced_too(pki: Pki) -> None:
+    """Go looks a certificate up by the name that the client asks for, and finds none by an address (#9541)."""
+
+    async def run() -> None:
+        pki.authority.issue("server", dns=())
+        context = pki.context(pki.client)
+        context.check_hostname = False
+        async with Served(pki.files()) as served:
+            before = await served.get(context)
+            pki.authority.issue("server", dns=())
+            after = await served.get(context)
+            assert before[2] == after[2] == b"True client"
+            assert before[1] != after[1]
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_no_session_outlives_what_it_was_granted_for(pki: Pki, version: ssl.TLSVersion) -> None:
     """A client that goes on with an old session would not be asked for its certificate, which may be revoked by now."""
