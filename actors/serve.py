@@ -67,6 +67,7 @@ from services.client_http import ClientHttp
 from services.endless import EndlessStreams
 from services.errors import status_of
 from services.grpc_metrics import samples as grpc_samples
+from services.health import Health
 from services.identity import certified_name, refuse, token_in
 from services.lease import REVOKE_TAG
 from services.reflection import reflected
@@ -198,6 +199,7 @@ class ServeActor(NodeActor[ServeMessage]):
         profiler: Address[Work] | None = None,
         additions: Additions = NO_ADDITIONS,
         revokes_first: bool = False,
+        stops_on_defragment: bool = False,
         trace: StartSpan | None = None,
     ) -> None:
         super().__init__(home)
@@ -239,6 +241,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._profiler = profiler
         self._additions = additions
         self._revokes_first = revokes_first
+        self._health = Health(stops_on_defragment=stops_on_defragment, log=logger)
         self._trace = trace
         self._times: Times | None = None
         self._long_times: LongTimes
@@ -277,7 +280,7 @@ class ServeActor(NodeActor[ServeMessage]):
     def setup(self) -> None:
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
-        routes = self._additions.routes(self, client_routes(self))
+        routes = self._additions.routes(self, client_routes(self, self._health))
         if self._http.reflection:
             routes = reflected(routes)
         self._long_times = LongTimes(self._loop.time)

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from config.auth import parse_token_options
 from config.durations import format_duration
 from config.faults import BadValue
-from config.gates import GateSwitch, unsupported
 from config.tls import CIPHER_SUITES, TLS_13_SUITES, WEAK_SUITES
 
 if TYPE_CHECKING:
@@ -90,13 +89,6 @@ def usable_outputs(values: tuple[str, ...]) -> str | None:
             f"running with systemd/journal but other '--log-outputs' values ({found}) are configured with 'default'; "
             "override 'default' value with something else"
         )
-    return None
-
-
-def supported_gates(switches: tuple[GateSwitch, ...]) -> str | None:
-    """Demand the defaults of those gates that actcd cannot switch yet."""
-    if names := unsupported(switches):
-        return f"actcd does not support switching the feature gate {', '.join(names)} yet; leave it at its default"
     return None
 
 

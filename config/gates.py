@@ -21,7 +21,8 @@ class Gate:
     stage: str
     default: bool
     meaning: str
-    supported: bool = True
+    has_effect: bool = True
+    """Whether it switches anything here."""
 
 
 class GateSwitch(NamedTuple):
@@ -32,13 +33,13 @@ class GateSwitch(NamedTuple):
 
 
 GATES: tuple[Gate, ...] = (
-    Gate("StopGRPCServiceOnDefrag", "alpha", False, "health says NOT_SERVING during defragmentation", supported=False),
+    Gate("StopGRPCServiceOnDefrag", "alpha", False, "health says NOT_SERVING during defragmentation"),
     Gate("InitialCorruptCheck", "alpha", True, "compare hashes with the other members before serving"),
     Gate("CompactHashCheck", "alpha", True, "the leader compares the members' compaction hashes"),
-    Gate("TxnModeWriteWithSharedBuffer", "beta", True, "tuning of etcd's bbolt transactions", supported=False),
+    Gate("TxnModeWriteWithSharedBuffer", "beta", True, "tuning of etcd's bbolt transactions", has_effect=False),
     Gate("LeaseCheckpoint", "alpha", True, "replicate the remaining time of leases"),
     Gate("LeaseCheckpointPersist", "alpha", True, "keep it across restarts; needs LeaseCheckpoint"),
-    Gate("SetMemberLocalAddr", "alpha", False, "dial peers from the advertised address", supported=False),
+    Gate("SetMemberLocalAddr", "alpha", False, "dial peers from the advertised address"),
     Gate("FastLeaseKeepAlive", "beta", True, "renew a known lease without waiting for apply"),
     Gate("PriorityRequest", "alpha", False, "let lease revocations pass the limit on requests"),
 )
@@ -80,6 +81,6 @@ def format_gates(switches: tuple[GateSwitch, ...]) -> str:
     return ",".join(f"{name}={str(on).lower()}" for name, on in switches)
 
 
-def unsupported(switches: tuple[GateSwitch, ...]) -> tuple[str, ...]:
-    """Return the names of those gates among *switches* that actcd cannot switch yet."""
-    return tuple(name for name, _ in switches if not _BY_NAME[name].supported)
+def without_effect(switches: tuple[GateSwitch, ...]) -> tuple[str, ...]:
+    """Return those gates among *switches* that change nothing here."""
+    return tuple(name for name, _ in switches if not _BY_NAME[name].has_effect)

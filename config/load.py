@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 WATCH_PROGRESS_INTERVAL_S_MIN = 0.1
 """Etcd's: progress notices more often than this would only make work."""
+
+PEER_TIMEOUT_S_MIN = 5.0
+"""Etcd's, which says that it lives every third of it."""
+
 _ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, never bound to
 
 
@@ -219,7 +223,21 @@ def _derive(config: Config, machine: Machine, notes: list[Note]) -> Config:
         fields = {"key": "watch-progress-notify-interval", "raised_to": format_duration(WATCH_PROGRESS_INTERVAL_S_MIN)}
         notes.append(Note("warning", "the interval is raised to the shortest one that is allowed", fields))
         features = replace(features, watch_progress_notify_interval_s=WATCH_PROGRESS_INTERVAL_S_MIN)
+    member = replace(
+        member,
+        raft_read_timeout_s=_raised("raft-read-timeout", member.raft_read_timeout_s, notes),
+        raft_write_timeout_s=_raised("raft-write-timeout", member.raft_write_timeout_s, notes),
+    )
     return replace(config, member=member, clustering=clustering, features=features)
+
+
+def _raised(key: str, timeout_s: float, notes: list[Note]) -> float:
+    """Return *timeout_s*, or the shortest timeout between members if that is longer."""
+    if timeout_s >= PEER_TIMEOUT_S_MIN:
+        return timeout_s
+    fields = {"key": key, "raised_to": format_duration(PEER_TIMEOUT_S_MIN)}
+    notes.append(Note("info", "the timeout is raised to the shortest one that is allowed", fields))
+    return PEER_TIMEOUT_S_MIN
 
 
 def _advertised(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from config.auth import BCRYPT_COST_DEFAULT, is_bcrypt_cost, parse_token_options
 from config.compaction import parse_auto_compaction
 from config.faults import BadValue, Fault
-from config.gates import is_on
+from config.gates import is_on, without_effect
 from config.notes import Note
 from config.rotation import parse_rotation
 from config.schema import DEFAULT_NAME, Config
@@ -59,6 +59,9 @@ def warnings(config: Config) -> Iterator[Note]:
     for unknown in parse_token_options(config.auth.auth_token).unknown:
         yield Note("warning", "an option of auth-token means nothing", {"key": unknown})
     gates = member.feature_gates
+    for gate in without_effect(gates):
+        fields = {"key": gate}
+        yield Note("warning", "tunes etcd's bbolt; LevelDB needs no such setting, so it has no effect", fields)
     if is_on(gates, "LeaseCheckpoint") and not is_on(gates, "LeaseCheckpointPersist"):
         yield Note("warning", "LeaseCheckpoint without LeaseCheckpointPersist loses checkpoints at a restart")
 

@@ -185,17 +185,16 @@ class Member:
         "Whether to offer the JSON gateway below /v3/.",
     )
     raft_read_timeout_s: float = setting(
-        "raft-read-timeout", DURATION_S, 5.0, "Longest read from a peer, at least 5s.", file=None, supported=False
+        "raft-read-timeout", DURATION_S, 5.0, "Longest read from a peer, at least 5s.", file=None
     )
     raft_write_timeout_s: float = setting(
-        "raft-write-timeout", DURATION_S, 5.0, "Longest write to a peer, at least 5s.", file=None, supported=False
+        "raft-write-timeout", DURATION_S, 5.0, "Longest write to a peer, at least 5s.", file=None
     )
     feature_gates: tuple[GateSwitch, ...] = setting(
         "feature-gates",
         GATES,
         (),
         "Behaviours to switch on or off, as A=true,B=false; AllAlpha and AllBeta switch whole stages.",
-        check=checks.supported_gates,
     )
 
 

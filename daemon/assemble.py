@@ -46,6 +46,7 @@ from core.mvcc.auto_compaction import PeriodicSchedule, RevisionSchedule
 from core.request_id import OWNERS_MAX, RequestIds
 from core.types import MemberId
 from core.version import MIN_CLUSTER_VERSION, SERVER_VERSION
+from daemon.dialling import peer_client
 from daemon.engines import (
     GRPC_OVERHEAD_BYTES,
     ClientListener,
@@ -55,7 +56,6 @@ from daemon.engines import (
     make_peer_engine,
 )
 from daemon.tokens import make_token_scheme
-from net.rafthttp.client import PeerClient
 from net.rafthttp.headers import Identity
 from services.access import Serves
 from services.additions import NO_ADDITIONS, Additions
@@ -112,8 +112,6 @@ LEASE_CHECKPOINT_S = 300.0
 """How often all members are told what is left of each longer lease (etcd's interval)."""
 
 READS_PER_MS_BITS = 20
-DIAL_TIMEOUT_S = 1.0
-"""Beside an election timeout (etcd's rule)."""
 
 RETIRE_AFTER_S = 1.0
 """A removed member goes on for this long, so that the others get its last answers (etcd's delay)."""
@@ -405,9 +403,7 @@ def _spawn_consensus(config: Config, booted: Booted, outside: Outside, ids: Ids,
             MIN_CLUSTER_VERSION,
         ),
         known=booted.known,
-        make_client=lambda: PeerClient(
-            outside.doors.peer_tls, DIAL_TIMEOUT_S + config.member.election_timeout_ms / 1000.0
-        ),
+        make_client=lambda: peer_client(config, outside.doors.peer_tls, outside.log_of("peer")),
         make_engine=lambda http, take_over: make_peer_engine(
             config, http, take_over, outside.doors.peers, host.crashed, outside.log_of("peer")
         ),
@@ -624,6 +620,7 @@ def _spawn_clients(
             http=http_options(config, Serves.GRPC if listening is None else listening.serves),
             profiler=profiler,
             revokes_first=is_on(member.feature_gates, "PriorityRequest"),
+            stops_on_defragment=is_on(member.feature_gates, "StopGRPCServiceOnDefrag"),
             additions=NO_ADDITIONS if inside else additions,
             trace=None if inside else outside.trace,
         )

@@ -50,15 +50,16 @@ def find_cluster(
     timeout_s: float = ASK_TIMEOUT_S,
     *,
     with_versions: bool = False,
+    local_address: str = "",
     complain: Callable[[str, str], object] = lambda _url, _reason: None,
 ) -> FoundCluster | None:
     """Return the cluster that the first of *urls* to answer tells of; None if none does.
 
-    *with_versions* is for whoever is to join it.  *complain* hears of each that does not answer, and why, on another
-    thread.
+    *with_versions* is for whoever is to join it; they see this member at *local_address*.  *complain* hears of each
+    that does not answer, and why, on another thread.
     """
     # On a thread of its own, since the one that starts a member may be running a loop already.
-    finding = _find(urls, PeerClient(tls, timeout_s), timeout_s, with_versions, complain)
+    finding = _find(urls, PeerClient(tls, timeout_s, local_address=local_address), timeout_s, with_versions, complain)
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, finding).result()
 

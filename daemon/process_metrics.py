@@ -67,7 +67,7 @@ def process_samples(config: Config, member: MemberId, host: ThreadHost) -> list[
         *(
             Sample(
                 "etcd_server_feature_enabled",
-                int(gate.supported and switched.get(gate.name, gate.default)),
+                int(switched.get(gate.name, gate.default)),
                 (gate.name, gate.stage.upper()),
             )
             for gate in GATES

@@ -28,6 +28,7 @@ from daemon.assemble import Disk, Doors, Outside, assemble
 from daemon.bootstrap import BootstrapRefused, Ground, boot
 from daemon.clock import SystemClock
 from daemon.data_directory import DataDirectoryRefused, take
+from daemon.dialling import local_address
 from daemon.engines import ClientListener, PeerListener, client_places, client_security, peer_security
 from daemon.extensions import ExtensionsRefused, find_extensions
 from daemon.founding import FoundingRefused, discovers, in_dns, met
@@ -261,7 +262,13 @@ def ask_others(config: Config, transport: Transport, logger: structlog.stdlib.Bo
         if joins:
             logger.warning("failed to get cluster response", address=url, reason=reason)
 
-    return find_cluster(others_urls(config), transport.dialling, with_versions=joins, complain=complain)
+    return find_cluster(
+        others_urls(config),
+        transport.dialling,
+        with_versions=joins,
+        local_address=local_address(config),
+        complain=complain,
+    )
 
 
 def others_urls(config: Config) -> list[str]:

@@ -45,12 +45,11 @@ from grpcproxy.statuses import READ_ONLY, STOPPED, malformed
 from grpcproxy.streams import ASKED_MAX, OwnStream, SharedStream
 from net.rpc import OK, Code, Routes, Status
 from proto.rpc_pb2 import AlarmRequest, Member, MemberListRequest, MemberListResponse, RangeRequest, WatchResponse
-from services import health
 from services.decode import decode
 from services.errors import status_of, undecodable
 from services.grpc_metrics import GO_CODES
 from services.grpc_metrics import samples as grpc_samples
-from services.health import HealthWatch
+from services.health import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -221,6 +220,7 @@ class FrontActor(NodeActor[FrontMessage]):
     # -- what is served ----------------------------------------------------------------------------------------------
 
     def _make_routes(self) -> Routes:
+        health = Health()
         unary: dict[str, UnaryMethod] = {
             **self._kv.methods(),
             **dict.fromkeys(UNARY, self._pass),
@@ -231,7 +231,7 @@ class FrontActor(NodeActor[FrontMessage]):
             **dict.fromkeys(STREAMS, self._open_own),
             WATCH: partial(self._open_shared, self._watches, None),
             KEEP_ALIVE: partial(self._open_shared, self._leases, ASKED_MAX),
-            "/grpc.health.v1.Health/Watch": HealthWatch,
+            "/grpc.health.v1.Health/Watch": health.watch,
         }
         if self._settings.read_only:
             for path in unary.keys() - READS - self._kv.methods().keys():

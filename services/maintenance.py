@@ -28,6 +28,7 @@ from proto.rpc_pb2 import (
 )
 from services.decode import decode, decode_entry
 from services.errors import status_of
+from services.health import Health
 from services.identity import admit, is_known, is_root
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ DOWNGRADE_TAG = b"\xb2\x51"
 class MaintenanceService:
     """Handles etcdserverpb.Maintenance for one listener."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, health: Health | None = None) -> None:
+        """*health* is told of defragmentations."""
         self._node = node
+        self._health = health or Health()
 
     def status(self, call: Call, payload: bytes) -> None:
         """Tell how this member is."""
@@ -92,8 +95,15 @@ class MaintenanceService:
 
     def defragment(self, call: Call, payload: bytes) -> None:
         """Give space back; nothing waits for it but the caller."""
-        if decode(call, DefragmentRequest, payload) is not None:
-            self._node.defragment(lambda _done: call.reply(DefragmentResponse().SerializeToString()))
+        if decode(call, DefragmentRequest, payload) is None:
+            return
+        ended = self._health.defragmentation()
+
+        def done(_outcome: object) -> None:
+            ended()
+            call.reply(DefragmentResponse().SerializeToString())
+
+        self._node.defragment(done)
 
     def downgrade(self, call: Call, payload: bytes) -> None:
         """Prepare the cluster for members of the release before, or call that off."""

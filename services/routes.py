@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from net.rpc import Routes
-from services import health
 from services.auth import AuthService
 from services.cluster import ClusterService
 from services.composed import composed_streams, composed_unary
-from services.health import HealthWatch
+from services.health import Health
 from services.identity import is_known, is_root, only, only_stream
 from services.kv import KvService
 from services.lease import KeepAliveStream, LeaseService
@@ -23,14 +22,15 @@ if TYPE_CHECKING:
     from services.node import Node
 
 
-def client_routes(node: Node) -> Routes:
-    """Return the routes of one client listener of *node*.
+def client_routes(node: Node, health: Health | None = None) -> Routes:
+    """Return the routes of one client listener of *node*, which says that it is as *health* is.
 
     What only some may call while auth is on is marked here, unless the method judges by what it is asked, or the log
     does: keys where they are read, watched or written, alarms by their action, and administration of auth.
     """
+    health = health or Health()
     kv, lease = KvService(node), LeaseService(node)
-    cluster, maintenance = ClusterService(node), MaintenanceService(node)
+    cluster, maintenance = ClusterService(node), MaintenanceService(node, health)
     routes = Routes(
         unary={
             "/etcdserverpb.KV/Range": kv.range,
@@ -65,7 +65,7 @@ def client_routes(node: Node) -> Routes:
             "/etcdserverpb.Maintenance/Snapshot": only_stream(
                 node, is_root, lambda stream: SnapshotStream(node, stream)
             ),
-            "/grpc.health.v1.Health/Watch": HealthWatch,
+            "/grpc.health.v1.Health/Watch": health.watch,
         },
     )
     composed = Routes(

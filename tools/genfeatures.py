@@ -97,7 +97,7 @@ def gate_rows(names: Iterable[str]) -> list[Row]:
         if name not in ours:
             return NOT_YET
         default = "on" if ours[name].default else "off"
-        return f"{WORKS}, {default} by default" if ours[name].supported else f"{NOT_YET}, always {default}"
+        return f"{WORKS if ours[name].has_effect else WITHOUT_EFFECT}, {default} by default"
 
     return [(name, state(name)) for name in names]
 

@@ -24,6 +24,9 @@ ANSWER_BYTES_MAX = 64 << 20
 IDLE_PER_URL_MAX = 4
 """Connections kept to one URL (etcd's pipeline has as many)."""
 
+TIMEOUT_S_MIN = 5.0
+"""Shortest timeout of a read or write: peers say that they live every third of it (see net.rafthttp.peer)."""
+
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
@@ -40,8 +43,8 @@ class PeerUnreachable(Exception):  # noqa: N818 - named for what is the matter
     """No answer came; the text says why."""
 
 
-async def dial(url: str, make: Callable[[], P], tls: ClientTls | None, timeout_s: float) -> P:
-    """Connect a new protocol to the peer at *url*; PeerUnreachable.
+async def dial(url: str, make: Callable[[], P], tls: ClientTls | None, timeout_s: float, local_address: str = "") -> P:
+    """Connect a new protocol to the peer at *url*, from the IP *local_address* if there is one; PeerUnreachable.
 
     Where the URL wants TLS, the peer has passed every check of *tls* before the protocol is told of the connection.
     """
@@ -60,7 +63,12 @@ async def dial(url: str, make: Callable[[], P], tls: ClientTls | None, timeout_s
                 )
                 return unix
             _, connected = await loop.create_connection(
-                make, parts.hostname or "", parts.port or 0, ssl=secure, server_hostname=name
+                make,
+                parts.hostname or "",
+                parts.port or 0,
+                ssl=secure,
+                server_hostname=name,
+                local_addr=(local_address, 0) if local_address else None,
             )
             return connected
     except (OSError, ValueError, TimeoutError, TlsConfigurationError) as error:
@@ -172,10 +180,30 @@ class _Exchange(asyncio.Protocol):
 class PeerClient:
     """Asks peers.  Every method raises PeerUnreachable where no answer came in time."""
 
-    def __init__(self, tls: ClientTls | None, dial_timeout_s: float) -> None:
-        self.tls = tls
-        self.dial_timeout_s = dial_timeout_s
+    def __init__(
+        self,
+        tls: ClientTls | None,
+        dial_timeout_s: float,
+        *,
+        read_timeout_s: float = TIMEOUT_S_MIN,
+        write_timeout_s: float = TIMEOUT_S_MIN,
+        local_address: str = "",
+    ) -> None:
+        """Take a connection on which nothing came for *read_timeout_s* for broken.
+
+        So is one whose peer took nothing for *write_timeout_s*.  *local_address* is what peers see, instead of the one
+        that the system picks.
+        """
+        self.read_timeout_s = read_timeout_s
+        self.write_timeout_s = write_timeout_s
+        self._tls = tls
+        self._dial_timeout_s = dial_timeout_s
+        self._local_address = local_address
         self._idle: dict[str, list[_Exchange]] = {}
+
+    async def dial(self, url: str, make: Callable[[], P]) -> P:
+        """Connect a new protocol to the peer at *url*."""
+        return await dial(url, make, self._tls, self._dial_timeout_s, self._local_address)
 
     async def ask(
         self, url: str, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, timeout_s: float
@@ -191,7 +219,7 @@ class PeerClient:
                     return await self._ask(exchange, url, question, timeout_s)
                 except PeerUnreachable:
                     break
-        exchange = await dial(url, _Exchange, self.tls, self.dial_timeout_s)
+        exchange = await self.dial(url, _Exchange)
         return await self._ask(exchange, url, question, timeout_s)
 
     async def upload(
@@ -206,7 +234,7 @@ class PeerClient:
 
         *timeout_s* is for the answer after the last one, and for the peer to take each piece.
         """
-        exchange = await dial(url, _Exchange, self.tls, self.dial_timeout_s)
+        exchange = await self.dial(url, _Exchange)
         try:
             answered = exchange.begin()
             chunked = [*headers, ("Transfer-Encoding", "chunked"), ("Connection", "close")]

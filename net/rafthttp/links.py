@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from net.rpc import HttpRequest, HttpResponder
 
 STREAM_PREFIX: Final = "/raft/stream/"
-SNAPSHOT_TIMEOUT_S: Final = 5.0
-"""For the next piece of a snapshot to come."""
-
 UNKNOWN_SENDERS_MAX: Final = 16
 """Senders that are not known as members, and get their answers by post all the same."""
 
@@ -181,7 +178,7 @@ class Links:
                 self.identity.answer_headers(),
                 self._listener.open_sink,
                 self._listener.snapshot_arrived,
-                SNAPSHOT_TIMEOUT_S,
+                self.client.read_timeout_s,
             )
         return None
 

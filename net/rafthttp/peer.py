@@ -16,14 +16,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from core.raft.messages import Message, MessageType
-from net.rafthttp.client import PeerUnreachable, dial, request_head
+from net.rafthttp.client import TIMEOUT_S_MIN, PeerUnreachable, request_head
 from net.rafthttp.frames import AppendDecoder, AppendEncoder, MessageDecoder, MessageEncoder
-from net.rafthttp.headers import SENDER_NOT_FOUND
+from net.rafthttp.headers import CLUSTER_ID_MISMATCH, SENDER_NOT_FOUND
 from net.rafthttp.messages import encode_message
 from net.rafthttp.streams import IncomingStream, OutgoingStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
 
     from core.types import MemberId
@@ -36,12 +36,17 @@ PIPELINE_POSTS_MAX: Final = 4
 """Posts under way at once."""
 
 REDIAL_S: Final = 0.1
-READ_TIMEOUT_S: Final = 5.0
-"""A stream on which nothing came for this long is broken; so is one that takes nothing."""
+BEAT_S: Final = TIMEOUT_S_MIN / 3
+"""How often a stream says that it lives.  It does not follow this member's timeouts: peers may have shorter ones."""
 
-BEAT_S: Final = READ_TIMEOUT_S / 3
 PROBE_S: Final = 4.0
 CLOCK_DRIFT_MAX_S: Final = 1.0
+
+MISMATCH_ADVICE: Final = (
+    "one of the two belongs to another cluster: compare the peer URLs, initial-cluster and initial-cluster-token of "
+    "both; a member that was started for itself by mistake must lose its data directory (look first whether its data "
+    "is needed) and join with initial-cluster-state: existing, once 'etcdctl member add' has told the cluster of it"
+)
 
 
 class StreamKind(Enum):
@@ -174,11 +179,12 @@ class Peer:
             return
         self._sent_bytes += len(body)
         if answer.status == HTTPStatus.NO_CONTENT:
-            self._complained.discard("post")
+            self._complained -= {"post", CLUSTER_ID_MISMATCH}
         elif answer.status == HTTPStatus.FORBIDDEN and b"removed" in answer.body:
             self._links.told_removed(self.member)
         else:
-            self._complain("post", f"{answer.status} {answer.body[:200].decode(errors='replace').strip()}")
+            text = answer.body[:200].decode(errors="replace").strip()
+            self._complain_of_answer("post", answer.status, text, answer.headers)
             self._failed()
 
     def _failed(self) -> None:
@@ -191,11 +197,15 @@ class Peer:
         path: str,
         headers: Sequence[tuple[str, str]],
         body: bytes = b"",
-        timeout_s: float = READ_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> Answer:
-        """Send one HTTP request to the member; after a failure the next one goes to its next URL.  PeerUnreachable."""
+        """Send one HTTP request to the member; after a failure the next one goes to its next URL.  PeerUnreachable.
+
+        Without *timeout_s* the answer may take as long as reads from peers may.
+        """
+        client = self._links.client
         try:
-            return await self._links.client.ask(self.url, method, path, headers, body, timeout_s)
+            return await client.ask(self.url, method, path, headers, body, timeout_s or client.read_timeout_s)
         except PeerUnreachable:
             self._url_at += 1
             raise
@@ -225,7 +235,7 @@ class Peer:
         while True:
             await asyncio.sleep(BEAT_S)
             for stream in list(self._outgoing.values()):
-                stream.beat(READ_TIMEOUT_S)
+                stream.beat(self._links.client.write_timeout_s)
 
     # -- the streams that bring the peer's messages ------------------------------------------------------------------
 
@@ -246,11 +256,8 @@ class Peer:
             AppendDecoder(links.local, self.member) if kind is StreamKind.APPENDS else MessageDecoder()
         )
         try:
-            stream = await dial(
-                url,
-                lambda: IncomingStream(request, decoder, self._received, self._loop.time()),
-                links.client.tls,
-                links.client.dial_timeout_s,
+            stream = await links.client.dial(
+                url, lambda: IncomingStream(request, decoder, self._received, self._loop.time())
             )
         except PeerUnreachable as error:
             self._url_at += 1
@@ -265,20 +272,20 @@ class Peer:
             del self._incoming[kind]
 
     async def _stay(self, kind: StreamKind, stream: IncomingStream) -> None:
-        opened = False
+        opened, timeout_s = False, self._links.client.read_timeout_s
         while not stream.closed.is_set():
             try:
-                async with asyncio.timeout_at(stream.heard_s + READ_TIMEOUT_S):
+                async with asyncio.timeout_at(stream.heard_s + timeout_s):
                     await (stream.closed if opened else stream.opened).wait()
             except TimeoutError:
-                if self._loop.time() - stream.heard_s >= READ_TIMEOUT_S:
-                    stream.close(f"nothing came for {READ_TIMEOUT_S:g} s")
+                if self._loop.time() - stream.heard_s >= timeout_s:
+                    stream.close(f"nothing came for {timeout_s:g} s")
                 continue
             if stream.status != HTTPStatus.OK:
                 break
             if not opened:
                 opened = True
-                self._complained.discard(kind.value)
+                self._complained -= {kind.value, CLUSTER_ID_MISMATCH}
                 self._links.log.info(
                     "established TCP streaming connection with remote peer",
                     stream=kind.value,
@@ -300,7 +307,7 @@ class Peer:
         elif stream.status == HTTPStatus.NOT_FOUND and stream.refusal == SENDER_NOT_FOUND:
             self._complain(kind.value, "the member does not know this one yet")
         else:
-            self._complain(kind.value, f"{stream.status} {stream.refusal}" if stream.status else stream.fault)
+            self._complain_of_answer(kind.value, stream.status, stream.refusal or stream.fault, stream.headers)
 
     def _received(self, messages: Sequence[Message]) -> None:
         self._links.receive(self.member, messages)
@@ -354,6 +361,21 @@ class Peer:
             self._complained.discard("clock")
 
     # -- the rest ----------------------------------------------------------------------------------------------------
+
+    def _complain_of_answer(self, about: str, status: int, text: str, headers: Mapping[str, str]) -> None:
+        """Log that the peer refused something; what is wrong with all that it is asked is told once for all of it."""
+        if status != HTTPStatus.PRECONDITION_FAILED or text != CLUSTER_ID_MISMATCH:
+            self._complain(about, f"{status} {text}" if status else text)
+        elif CLUSTER_ID_MISMATCH not in self._complained:
+            self._complained.add(CLUSTER_ID_MISMATCH)
+            self._links.log.warning(
+                "request sent was ignored by remote peer due to cluster ID mismatch",
+                peer_id=f"{self.member:x}",
+                url=self.url,
+                remote_cluster_id=headers.get("x-etcd-cluster-id", ""),
+                local_cluster_id=f"{self._links.identity.cluster_id:x}",
+                advice=MISMATCH_ADVICE,
+            )
 
     def _complain(self, about: str, reason: str) -> None:
         """Log the first failure of its kind; the next one is worth a line only after it went well in between."""

@@ -397,13 +397,6 @@ def test_the_successor_wins_over_the_retired_name() -> None:
     [
         (["--experimental-max-learners=x"], 'invalid value "x" for flag -experimental-max-learners: parse error'),
         (["--proxy=maybe"], 'invalid value "maybe" for flag -proxy: must be one of off, readonly, on, not "maybe"'),
-        (
-            ["--experimental-set-member-localaddr"],
-            (
-                "--experimental-set-member-localaddr=SetMemberLocalAddr=true: actcd does not support switching the "
-                "feature gate SetMemberLocalAddr yet; leave it at its default"
-            ),
-        ),
     ],
 )
 def test_retired_names_whose_loss_would_harm_are_refused(arguments: list[str], line: str) -> None:
@@ -456,6 +449,22 @@ def test_progress_notices_have_a_shortest_interval() -> None:
     assert {"key": "watch-progress-notify-interval", "raised_to": "100ms"} in [
         dict(note.fields) for note in result.notes
     ]
+
+
+def test_timeouts_of_peers_have_a_shortest_value() -> None:
+    """Peers say that they live every 5/3 s, so less would break connections that are sound (etcd raises it, too)."""
+    result = loaded(["--raft-read-timeout=1s", "--raft-write-timeout=7s"])
+    member = result.config.member
+    assert (member.raft_read_timeout_s, member.raft_write_timeout_s) == (5.0, 7.0)
+    raised = [note.fields for note in result.notes if "raised" in note.text]
+    assert raised == [{"key": "raft-read-timeout", "raised_to": "5s"}]
+
+
+def test_a_gate_of_bbolt_is_accepted_with_a_warning() -> None:
+    """Its members start here, too; every other gate can be switched."""
+    result = loaded(["--feature-gates=AllAlpha=true,TxnModeWriteWithSharedBuffer=false"])
+    keys = [note.fields.get("key") for note in result.notes if "LevelDB needs no such setting" in note.text]
+    assert keys == ["TxnModeWriteWithSharedBuffer"]
 
 
 def test_settings_without_effect_are_accepted_with_a_warning() -> None:

@@ -8,7 +8,7 @@ from grpc_health.v1.health_pb2 import HealthListResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from net.rpc import OK
-from services import health
+from services.health import Health
 from services.reflection import SERVICES, reflected
 from services.routes import client_routes
 from tests.fake_node import FakeNode
@@ -76,6 +76,6 @@ def test_it_is_off_by_default() -> None:
 def test_health_lists_the_server_as_a_whole() -> None:
     """The one service whose health is known."""
     call = FakeCall()
-    health.list_all(call, b"")
+    Health().list_all(call, b"")
     assert call.answer is not None
     assert list(HealthListResponse.FromString(call.answer).statuses) == [""]

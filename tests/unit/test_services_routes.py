@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 import pytest
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListResponse
 
 from core.errors import Compacted
 from core.mvcc.hashing import hash_kv
@@ -26,8 +26,7 @@ from proto.rpc_pb2 import (
     WatchCreateRequest,
     WatchRequest,
 )
-from services import health
-from services.health import HealthWatch
+from services.health import Health
 from services.maintenance import ALARM_TAG, MaintenanceService
 from services.routes import client_routes
 from services.watch import WatchStream
@@ -92,7 +91,7 @@ def test_no_stream_stumbles_over_any_bytes(path: str) -> None:
 
 def check(service: str = "") -> FakeCall:
     call = FakeCall()
-    health.check(call, HealthCheckRequest(service=service).SerializeToString())
+    Health().check(call, HealthCheckRequest(service=service).SerializeToString())
     return call
 
 
@@ -113,13 +112,65 @@ def test_health_is_watched_from_its_present_state_on() -> None:
     """And the stream stays, since there may be changes."""
     for service, expected in (("", HealthCheckResponse.SERVING), ("x", HealthCheckResponse.SERVICE_UNKNOWN)):
         stream = FakeStream()
-        handler = HealthWatch(stream)
+        handler = Health().watch(stream)
         handler.on_message(HealthCheckRequest(service=service).SerializeToString())
         handler.on_half_close()
         handler.on_drained()
         assert [HealthCheckResponse.FromString(sent).status for sent in stream.sent] == [expected]
         assert stream.status is None
         handler.on_closed(OK)
+
+
+def states(stream: FakeStream) -> list[int]:
+    return [HealthCheckResponse.FromString(sent).status for sent in stream.sent]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_health_says_that_the_store_is_being_defragmented_if_it_is_to(stops: bool) -> None:
+    """With the gate on balancers send calls elsewhere until the last of several has ended; else nothing changes."""
+    node, health = FakeNode(), Health(stops_on_defragment=stops)
+    routes = client_routes(node, health)
+    stream, gone, idle = FakeStream(), FakeStream(), FakeStream()
+    watch, left, _ = (routes.streams["/grpc.health.v1.Health/Watch"](each) for each in (stream, gone, idle))
+    for each in (watch, left):
+        each.on_message(HealthCheckRequest().SerializeToString())
+    left.on_closed(OK)
+    for _ in range(2):
+        routes.unary["/etcdserverpb.Maintenance/Defragment"](FakeCall(), DefragmentRequest().SerializeToString())
+    up, down = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+    during = down if stops else up
+    call, listing = FakeCall(), FakeCall()
+    routes.unary["/grpc.health.v1.Health/Check"](call, b"")
+    routes.unary["/grpc.health.v1.Health/List"](listing, b"")
+    assert call.answer is not None
+    assert listing.answer is not None
+    assert HealthCheckResponse.FromString(call.answer).status == during
+    assert HealthListResponse.FromString(listing.answer).statuses[""].status == during
+    node.answer(None)
+    assert health.state.status == during
+    node.answer(None)
+    assert health.state.status == up
+    assert states(stream) == ([up, down, up] if stops else [up])
+    assert (states(gone), states(idle)) == ([up], [])
+
+
+def test_a_slow_watcher_of_health_gets_the_last_state() -> None:
+    """What it missed no longer matters, and nothing piles up for it."""
+    health, stream = Health(stops_on_defragment=True), FakeStream()
+    watch = health.watch(stream)
+    watch.on_drained()
+    watch.on_message(b"")
+    stream.unsent_bytes = 7
+    ended = health.defragmentation()
+    assert states(stream) == [HealthCheckResponse.SERVING]
+    stream.unsent_bytes = 0
+    watch.on_drained()
+    ended()
+    stream.unsent_bytes = 7
+    health.defragmentation()()
+    stream.unsent_bytes = 0
+    watch.on_drained()
+    assert states(stream) == [1, 2, 1]
 
 
 # Watch streams.
