@@ -34,7 +34,7 @@ from daemon.joining import expect_new, join
 from daemon.machine import resolve
 from storage.bbolt.pages import BoltError
 from storage.incoming import replace_store, snapshot_path
-from wal.codec import Metadata, decode_conf_change, encode_conf_change
+from wal.codec import Metadata, decode_change, encode_conf_change
 from wal.log import WriteAheadLog, exists, valid_snapshots
 from wal.segment import SEGMENT_SIZE_BYTES
 from wal.snapshots import Snapshots
@@ -162,7 +162,7 @@ def _stand_up(
         store,
         ResponseHeaders(metadata.cluster_id, metadata.node_id),
         minimum_ttl_s(election_ticks=ticks, tick_ms=config.member.heartbeat_interval_ms),
-        decode_conf_change,
+        decode_change,
         Quota(config.member.quota_backend_bytes),
         persist_checkpoints=is_on(config.member.feature_gates, "LeaseCheckpointPersist"),
         learners_max=config.features.max_learners,
@@ -285,7 +285,7 @@ def _forced(
             Applied(Index(applier.store.applied_index), applier.conf_state, applier.cluster),
             recovered.entries,
             before.commit,
-            decode_conf_change,
+            decode_change,
         )
     except ForceRefused as refused:
         raise BootstrapRefused(f"cannot force a new cluster: {refused}") from refused

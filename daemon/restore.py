@@ -36,7 +36,7 @@ from storage.bbolt.export import STORAGE_VERSION
 from storage.bbolt.load import import_into
 from storage.bbolt.status import check_trailer
 from storage.leveldb import open_leveldb
-from wal.codec import Metadata, decode_conf_change, encode_conf_change
+from wal.codec import Metadata, decode_change, encode_conf_change
 from wal.log import WriteAheadLog
 from wal.snapshots import Snapshots
 
@@ -208,7 +208,7 @@ def _opened(backend: Backend, metadata: Metadata, snapshot: Path) -> Applier:
     """Open the store as a member would at its start: what it cannot read is found here."""
     try:
         headers = ResponseHeaders(metadata.cluster_id, metadata.node_id)
-        return Applier(Store.open(backend), headers, 0, decode_conf_change, NO_QUOTA)
+        return Applier(Store.open(backend), headers, 0, decode_change, NO_QUOTA)
     except (DecodeError, MalformedMember, ValueError) as error:
         raise RestoreRefused(f"{snapshot} holds a lease, an alarm or a member that cannot be read: {error}") from error
 

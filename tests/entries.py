@@ -9,12 +9,12 @@ from core.apply.applier import Applier
 from core.apply.header import ResponseHeaders
 from core.mvcc.backend import MemoryBackend
 from core.mvcc.store import Store
-from core.raft.messages import ConfChange, Entry, EntryType
+from core.raft.messages import ConfChange, ConfChangeV2, Entry, EntryType
 from core.request_id import RequestIds
 from core.types import Index, MemberId, Term
 from proto.raft_internal_pb2 import InternalRaftRequest, RequestHeader
 from proto.rpc_pb2 import PutRequest
-from wal.codec import decode_conf_change, encode_conf_change
+from wal.codec import decode_change, encode_conf_change, encode_conf_change_v2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ def make_applier(backend: Backend | None = None, quota_bytes: int | None = None)
     """Return an applier over *backend*, or over a new store."""
     quota = NO_QUOTA if quota_bytes is None else Quota(quota_bytes)
     store = Store.open(MemoryBackend() if backend is None else backend)
-    return Applier(store, ResponseHeaders(CLUSTER, MEMBER), MINIMUM_TTL_S, decode_conf_change, quota)
+    return Applier(store, ResponseHeaders(CLUSTER, MEMBER), MINIMUM_TTL_S, decode_change, quota)
 
 
 class Log:
@@ -56,8 +56,10 @@ class Log:
         """Return the next entry, which puts *key*."""
         return self.request(put=PutRequest(key=key, value=value, lease=lease))[0]
 
-    def conf_change(self, change: ConfChange) -> Entry:
+    def conf_change(self, change: ConfChange | ConfChangeV2) -> Entry:
         """Return the next entry, which changes the configuration."""
+        if isinstance(change, ConfChangeV2):
+            return self.entry(encode_conf_change_v2(change), kind=EntryType.CONF_CHANGE_V2)
         return self.entry(encode_conf_change(change), kind=EntryType.CONF_CHANGE)
 
 

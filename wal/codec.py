@@ -241,6 +241,13 @@ def decode_conf_change_v2(data: bytes) -> ConfChangeV2:
     return ConfChangeV2(ConfChangeTransition(message.transition), changes, message.context)
 
 
+def decode_change(entry: Entry) -> ConfChange | ConfChangeV2:
+    """Return the change that *entry*, of one of the two types that have one, holds; ValueError."""
+    if entry.type is EntryType.CONF_CHANGE_V2:
+        return decode_conf_change_v2(entry.data)
+    return decode_conf_change(entry.data)
+
+
 def _parse(message: Message, data: bytes) -> None:
     try:
         message.ParseFromString(data)

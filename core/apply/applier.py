@@ -29,8 +29,8 @@ from core.mvcc.hashing import CompactionHashes
 from core.mvcc.keyspace import Bucket
 from core.mvcc.store import Store
 from core.mvcc.varint import field as encode_field
-from core.raft.confchange import InvalidConfChangeError, changed
-from core.raft.messages import ConfChangeType, EntryType, Snapshot, SnapshotMetadata
+from core.raft.confchange import InvalidConfChangeError, changed, members, simplified
+from core.raft.messages import ConfChange, ConfChangeType, ConfChangeV2, EntryType, Snapshot, SnapshotMetadata
 from core.types import Index, LeaseId, MemberId, RequestId, Revision, Term
 from proto.lease_pb2 import Lease
 from proto.raft_internal_pb2 import InternalRaftRequest
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from core.mvcc.event import Revised
     from core.mvcc.hashing import HashKv
     from core.mvcc.view import View
-    from core.raft.messages import ConfChange, Entry
+    from core.raft.messages import ConfState, Entry
 
     Handler = Callable[["InternalRaftRequest"], bytes]
 
@@ -92,7 +92,7 @@ class Effects:
     granted: list[tuple[LeaseId, int]] = field(default_factory=list)
     revoked: list[LeaseId] = field(default_factory=list)
     checkpointed: list[tuple[LeaseId, int]] = field(default_factory=list)
-    conf_changes: list[ConfChange | None] = field(default_factory=list)
+    conf_changes: list[ConfChange | ConfChangeV2 | None] = field(default_factory=list)
     compactions: list[Begun] = field(default_factory=list)
     first_of_term: Term | None = None
     """The term whose leader's empty entry was applied: it may expire leases now."""
@@ -110,7 +110,7 @@ class Applier:
         store: Store,
         headers: ResponseHeaders,
         minimum_lease_ttl_s: int,
-        decode_conf_change: Callable[[bytes], ConfChange],
+        decode_change: Callable[[Entry], ConfChange | ConfChangeV2],
         quota: Quota,
         *,
         persist_checkpoints: bool = True,
@@ -126,7 +126,7 @@ class Applier:
         self._cost_max = 0
         """Size of the store's files, as told last: what the quota is held against."""
         self._minimum_ttl_s = minimum_lease_ttl_s
-        self._decode_conf_change = decode_conf_change
+        self._decode_change = decode_change
         self._quota = quota
         self._persist_checkpoints = persist_checkpoints
         self._learners_max = learners_max
@@ -409,7 +409,10 @@ class Applier:
             self._note_version(told.version)
 
     def _apply_conf_change(self, entry: Entry) -> None:
-        change = self._decode_conf_change(entry.data)
+        change = simplified(self._decode_change(entry))
+        if isinstance(change, ConfChangeV2):
+            self._apply_joint_change(change)
+            return
         effects = self._effects
         try:
             conf_state = changed(self.conf_state, change)
@@ -423,14 +426,33 @@ class Applier:
         if member is not None:
             self._store_member(member)
         elif change.type is ConfChangeType.REMOVE_NODE:
-            key = f"{change.node_id:x}".encode()
-            self.store.bucket_delete(Bucket.MEMBERS, key)
-            self.store.bucket_put(Bucket.MEMBERS_REMOVED, key, b"removed")
+            self._store_removed(change.node_id)
+        self._switch(conf_state, change)
+        effects.outcomes.append((RequestId(change.id), self._header()))
+
+    def _apply_joint_change(self, change: ConfChangeV2) -> None:
+        try:
+            conf_state = changed(self.conf_state, change)
+            settled, gone = self.cluster.settle(members(self.conf_state), members(conf_state), conf_state.learners)
+        except (EtcdError, InvalidConfChangeError):
+            self._effects.conf_changes.append(None)
+            return
+        for member in settled:
+            self._store_member(member)
+        for member_id in gone:
+            self._store_removed(member_id)
+        self._switch(conf_state, change)
+
+    def _switch(self, conf_state: ConfState, change: ConfChange | ConfChangeV2) -> None:
         self.conf_state = conf_state
         self.store.bucket_put(Bucket.META, b"confState", encode_conf_state(conf_state))
-        effects.conf_changes.append(change)
-        effects.cluster_changed = True
-        effects.outcomes.append((RequestId(change.id), self._header()))
+        self._effects.conf_changes.append(change)
+        self._effects.cluster_changed = True
+
+    def _store_removed(self, member_id: MemberId) -> None:
+        key = f"{member_id:x}".encode()
+        self.store.bucket_delete(Bucket.MEMBERS, key)
+        self.store.bucket_put(Bucket.MEMBERS_REMOVED, key, b"removed")
 
     def _store_member(self, member: Member) -> None:
         self.store.bucket_put(Bucket.MEMBERS, member.hex_id.encode(), member.to_json())

@@ -25,7 +25,7 @@ from core.raft.messages import ConfChangeType
 from core.types import MemberId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from core.raft.messages import ConfChange
 
@@ -151,6 +151,29 @@ class Cluster:
             member = replace(self._members[member.id], is_learner=False)
         self._members[member.id] = member
         return member
+
+    def settle(
+        self, before: Collection[MemberId], after: Collection[MemberId], learners: Collection[MemberId]
+    ) -> tuple[list[Member], list[MemberId]]:
+        """Follow a change of several members at once: who takes part in raft *before* and *after*, *learners* last.
+
+        Return the members whose standing has changed, and the ids of those that are gone.  Whoever votes in a joint
+        configuration stays a member until that ends: the others must reach it.  Such a change tells no addresses, so it
+        can bring nobody new: MemberNotFound, and nothing has changed.
+        """
+        if not set(after) <= {*before, *self._members}:
+            raise MemberNotFound
+        gone = sorted((set(before) - set(after)) & self._members.keys())
+        for member_id in gone:
+            del self._members[member_id]
+            self._removed.add(member_id)
+        settled = [
+            replace(member, is_learner=not member.is_learner)
+            for member in self.members
+            if member.id in after and member.is_learner != (member.id in learners)
+        ]
+        self._members |= {member.id: member for member in settled}
+        return settled, gone
 
     def set_attributes(self, member_id: MemberId, name: str, client_urls: tuple[str, ...]) -> Member | None:
         """Note what a member has published of itself and return it; None if there is no such member (any more)."""

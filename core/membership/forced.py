@@ -13,8 +13,8 @@ from core.errors import EtcdError
 from core.membership.change import adding, promoting, removing
 from core.membership.cluster import Cluster
 from core.membership.member import MalformedMember, Member
-from core.raft.confchange import InvalidConfChangeError, changed, members
-from core.raft.messages import ConfChange, ConfState, Entry, EntryType, HardState
+from core.raft.confchange import InvalidConfChangeError, changed, members, simplified
+from core.raft.messages import ConfChange, ConfChangeV2, ConfState, Entry, EntryType, HardState
 from core.types import Index, MemberId, Term
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def forced(
     applied: Applied,
     entries: Sequence[Entry],
     commit: Index,
-    decode: Callable[[bytes], ConfChange],
+    decode: Callable[[Entry], ConfChange | ConfChangeV2],
 ) -> Forced:
     """Return how *local* goes on alone; ForceRefused.
 
@@ -63,11 +63,16 @@ def forced(
             break
         last = Index(max(last, entry.index))
         if entry.type is not EntryType.NORMAL:
-            conf_state = _after(conf_state, cluster, decode(entry.data))
+            conf_state = _after(conf_state, cluster, decode(entry))
     if cluster.is_removed(local):
         raise ForceRefused(
             f"member {local:x} was removed from the cluster, and may never come back to it: make a new cluster from a "
             "snapshot with `actcd snapshot restore`"
+        )
+    if conf_state.voters_outgoing:
+        raise ForceRefused(
+            "its members were being exchanged, which has not ended: start the others until it has, or make a new "
+            "cluster from a snapshot with `actcd snapshot restore`"
         )
     return Forced(last, (*_joining(conf_state, local, peer_urls), *_leaving(conf_state, local)))
 
@@ -85,14 +90,18 @@ def entries_of(
 
 
 def _alone(conf_state: ConfState, local: MemberId) -> bool:
-    return conf_state.voters == (local,)
+    return conf_state.voters == (local,) and not conf_state.voters_outgoing
 
 
-def _after(conf_state: ConfState, cluster: Cluster, change: ConfChange) -> ConfState:
+def _after(conf_state: ConfState, cluster: Cluster, change: ConfChange | ConfChangeV2) -> ConfState:
     """Return the configuration after *change*, and carry that out in *cluster*; nothing where it does not fit."""
+    change = simplified(change)
     try:
         after = changed(conf_state, change)
-        cluster.apply(change)
+        if isinstance(change, ConfChangeV2):
+            cluster.settle(members(conf_state), members(after), after.learners)
+        else:
+            cluster.apply(change)
     except (EtcdError, MalformedMember, InvalidConfChangeError):
         return conf_state
     return after

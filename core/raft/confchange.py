@@ -38,6 +38,14 @@ def changed(conf_state: ConfState, change: ConfChange | ConfChangeV2) -> ConfSta
     return _simply(conf_state, change.changes)
 
 
+def simplified(change: ConfChange | ConfChangeV2) -> ConfChange | ConfChangeV2:
+    """Return *change* in the older form if it is a single one that passes through no joint configuration."""
+    if isinstance(change, ConfChangeV2) and len(change.changes) == 1 and change.transition is ConfChangeTransition.AUTO:
+        single = change.changes[0]
+        return ConfChange(single.type, single.node_id, context=change.context)
+    return change
+
+
 def checked(conf_state: ConfState) -> ConfState:
     """Return a configuration that came from outside with its ids in order, or raise InvalidConfChangeError.
 

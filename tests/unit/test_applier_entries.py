@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,14 @@ from core.membership.change import adding, promoting, removing, updating
 from core.membership.member import Member
 from core.mvcc.backend import MemoryBackend
 from core.mvcc.keyspace import Bucket
-from core.raft.messages import ConfChange, ConfChangeType
+from core.raft.messages import (
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeTransition,
+    ConfChangeType,
+    ConfChangeV2,
+    ConfState,
+)
 from core.types import MemberId, Term
 from proto.membership_pb2 import Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest
 from proto.raft_internal_pb2 import InternalRaftRequest
@@ -351,6 +359,68 @@ def test_members_come_change_and_go(machine: Machine) -> None:
     assert [member for member, _, _ in client_members(again)] == [VOTER.id]
     assert again.cluster.is_removed(LEARNER.id)
     assert again.conf_state.voters == (VOTER.id,)
+
+
+def at_once(text: str, transition: ConfChangeTransition = ConfChangeTransition.AUTO) -> ConfChangeV2:
+    """Return several changes as one, for example ``+1 -2 ~3``: a vote, the end of a member, a learner."""
+    kinds = {"+": ConfChangeType.ADD_NODE, "-": ConfChangeType.REMOVE_NODE, "~": ConfChangeType.ADD_LEARNER_NODE}
+    singles = tuple(ConfChangeSingle(kinds[each[0]], MemberId(int(each[1:]))) for each in text.split())
+    return ConfChangeV2(transition, singles)
+
+
+def founded(machine: Machine) -> None:
+    """Make members 1, 2 and 3 vote, and 4 learn."""
+    for number in (1, 2, 3, 4):
+        member = Member(MemberId(number), (f"http://127.0.0.1:{number}",), is_learner=number == 4)
+        machine.apply(machine.log.conf_change(adding(member)))
+
+
+def standing(applier: Applier) -> dict[int, bool]:
+    """Return whether each member learns."""
+    return {member.id: member.is_learner for member in applier.cluster.members}
+
+
+def test_several_members_change_at_once(machine: Machine) -> None:
+    """Through a joint configuration: whoever votes in its old half must stay reachable until it is left."""
+    founded(machine)
+    change = at_once("-1 +4 ~3", ConfChangeTransition.JOINT_EXPLICIT)
+    effects = machine.apply(machine.log.conf_change(change))
+    assert (effects.conf_changes, effects.outcomes, effects.cluster_changed) == ([change], [], True)
+    two, three, four = MemberId(2), MemberId(3), MemberId(4)
+    for applier in (machine.applier, machine.restarted()):
+        assert applier.conf_state == ConfState((two, four), (), (MemberId(1), two, three), (three,))
+        assert standing(applier) == {1: False, 2: False, 3: False, 4: False}
+        assert applier.cluster.removed == []
+    assert machine.apply(machine.log.conf_change(adding(VOTER))).conf_changes == [None]
+    effects = machine.apply(machine.log.conf_change(ConfChangeV2()))
+    assert (effects.conf_changes, effects.cluster_changed) == ([ConfChangeV2()], True)
+    for applier in (machine.applier, machine.restarted()):
+        assert applier.conf_state == ConfState((two, four), (three,))
+        assert standing(applier) == {2: False, 3: True, 4: False}
+        assert applier.cluster.removed == [1]
+
+
+def test_the_newer_form_of_one_change_is_as_the_older(machine: Machine) -> None:
+    """It is no joint one, and its context tells of the member."""
+    old = adding(VOTER)
+    change = ConfChangeV2(changes=(ConfChangeSingle(old.type, old.node_id),), context=old.context)
+    assert machine.apply(machine.log.conf_change(change)).conf_changes == [replace(old, id=0)]
+    assert client_members(machine.restarted()) == [(VOTER.id, "http://127.0.0.1:1", False)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [at_once("+9 -2"), at_once("-1 -2 -3"), at_once(""), at_once("-9"), at_once("+9"), at_once("~9 ~8")],
+    ids=["one unknown", "no voter left", "nothing to leave", "none such", "without its context", "unknown learners"],
+)
+def test_several_changes_that_do_not_fit_change_nothing(machine: Machine, change: ConfChangeV2) -> None:
+    """Nobody knows where a new member listens if nothing tells it; every member passes over it alike."""
+    founded(machine)
+    before = (machine.applier.cluster.members, machine.applier.conf_state)
+    effects = machine.apply(machine.log.conf_change(change))
+    assert (effects.conf_changes, effects.cluster_changed) == ([None], False)
+    for applier in (machine.applier, machine.restarted()):
+        assert (applier.cluster.members, applier.conf_state, applier.cluster.removed) == (*before, [])
 
 
 @pytest.mark.parametrize(

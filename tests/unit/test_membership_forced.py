@@ -9,9 +9,19 @@ from core.membership.cluster import Cluster
 from core.membership.forced import Applied, Forced, ForceRefused, entries_of, forced
 from core.membership.member import Member
 from core.raft.confchange import changed
-from core.raft.messages import ConfChange, ConfState, Entry, EntryType, HardState
+from core.raft.messages import (
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeTransition,
+    ConfChangeType,
+    ConfChangeV2,
+    ConfState,
+    Entry,
+    EntryType,
+    HardState,
+)
 from core.types import Index, MemberId, Term
-from wal.codec import decode_conf_change, encode_conf_change
+from wal.codec import decode_change, decode_conf_change, encode_conf_change, encode_conf_change_v2
 
 ONE, TWO, THREE, FOUR = (MemberId(number) for number in (1, 2, 3, 4))
 
@@ -35,7 +45,7 @@ def change(index: int, content: ConfChange) -> Entry:
 
 
 def force(state: Applied, entries: list[Entry], commit: int, local: MemberId = ONE) -> Forced:
-    return forced(local, ("http://own:1",), state, entries, Index(commit), decode_conf_change)
+    return forced(local, ("http://own:1",), state, entries, Index(commit), decode_change)
 
 
 def test_what_is_not_committed_is_dropped_and_the_others_leave() -> None:
@@ -91,6 +101,19 @@ def test_a_removed_member_is_refused() -> None:
     state.cluster.apply(removing(THREE))
     with pytest.raises(ForceRefused, match=r"member 3 was removed .* `actcd snapshot restore`"):
         force(state._replace(conf_state=ConfState((TWO,))), [], commit=4, local=THREE)
+
+
+def test_changes_of_several_members_count_too() -> None:
+    """They end a joint configuration or are still in it: from there single changes lead nowhere, so it is refused."""
+    singles = (ConfChangeSingle(ConfChangeType.REMOVE_NODE, THREE), ConfChangeSingle(ConfChangeType.REMOVE_NODE, TWO))
+    joint = encode_conf_change_v2(ConfChangeV2(ConfChangeTransition.JOINT_EXPLICIT, singles))
+    entered = Entry(Term(2), Index(5), EntryType.CONF_CHANGE_V2, joint)
+    left = Entry(Term(2), Index(6), EntryType.CONF_CHANGE_V2, b"")
+    state = applied(4, (ONE, TWO, THREE, FOUR))
+    assert force(state, [entered, left, normal(7)], commit=6) == Forced(Index(6), (removing(FOUR),))
+    state = applied(4, (ONE, TWO, THREE))
+    with pytest.raises(ForceRefused, match="being exchanged"):
+        force(state, [entered, left, normal(7)], commit=5)
 
 
 def test_the_entries_leave_this_member_alone() -> None:
