@@ -240,14 +240,22 @@ def running(server: Server) -> Iterator[Server]:
         server.close()
 
 
+def etcdctl_environment(server: Server) -> dict[str, str]:
+    """What etcdctl should find in its environment, and nothing else."""
+    return {"ETCDCTL_API": "3", "PATH": os.environ["PATH"], "HOME": str(server.directory)}
+
+
 def run_etcdctl(
-    server: Server, *arguments: str, stdin: str = "", timeout_s: float = 20.0
+    server: Server, *arguments: str, stdin: str = "", timeout_s: float = 20.0, tool: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run etcdctl 3.5.1 against *server* with a clean environment; the caller looks at the return code."""
+    """Run etcdctl 3.5.1, or another *tool*, against *server* with a clean environment.
+
+    The caller looks at the return code.
+    """
     return subprocess.run(
-        [etcd_tool("etcdctl"), f"--endpoints={server.endpoint}", *arguments],
+        [tool or etcd_tool("etcdctl"), f"--endpoints={server.endpoint}", *arguments],
         input=stdin,
-        env={"ETCDCTL_API": "3", "PATH": os.environ["PATH"], "HOME": str(server.directory)},
+        env=etcdctl_environment(server),
         capture_output=True,
         encoding="utf-8",
         errors="replace",
