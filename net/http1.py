@@ -131,8 +131,11 @@ class Http1Connection(ReadingProtocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes of answers that the socket has not taken."""
-        return self._transport.get_write_buffer_size() + sum(map(len, self._out))
+        """Bytes of answers that the socket has not taken: none until there are so many that their end will be told.
+
+        What waits below the transport's bound leaves by itself without a word, and would be waited for in vain.
+        """
+        return self._transport.get_write_buffer_size() + sum(map(len, self._out)) if self._paused else 0
 
     def send(self, piece: bytes) -> None:
         """Put a part of the answer out; it leaves at the end of this turn."""

@@ -161,6 +161,7 @@ class WebSocket(asyncio.Protocol):
         self._reader = FrameReader(commons.limits.http_body_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._over = False
+        self._paused = False
         self._told = False
 
     # -- what the session does ---------------------------------------------------------------------------------------
@@ -172,8 +173,8 @@ class WebSocket(asyncio.Protocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that the client does not take."""
-        return 0 if self._over or self._transport is None else self._transport.get_write_buffer_size()
+        """Bytes that the client does not take: none until there are so many that their end will be told."""
+        return self._transport.get_write_buffer_size() if self._paused and self._transport is not None else 0
 
     def finish(self, code: int = NORMAL, reason: str = "") -> None:
         """Close, behind all that was sent."""
@@ -238,8 +239,13 @@ class WebSocket(asyncio.Protocol):
         """See asyncio."""
         return False
 
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        self._paused = True
+
     def resume_writing(self) -> None:
         """See asyncio."""
+        self._paused = False
         if not self._over:
             self._guarded(self._on_drained)
 

@@ -75,6 +75,20 @@ def test_a_client_of_http1_that_reads_again_is_noticed() -> None:
     assert browser.service.heard == ["drained"]
 
 
+def test_what_is_unsent_is_told_when_it_has_left() -> None:
+    """Below the transport's bound nobody tells of its end: a service that waited for it would wait for ever."""
+    browser = Browser()
+    browser.service.responder.write(b"x" * 100)
+    browser.world.loop.turn()
+    browser.transport.buffered_bytes = 100
+    assert browser.service.responder.unsent_bytes == 0
+    browser.connection.pause_writing()
+    assert browser.service.responder.unsent_bytes == 100
+    browser.transport.buffered_bytes = 10
+    browser.connection.resume_writing()
+    assert (browser.service.responder.unsent_bytes, browser.service.heard) == (0, ["drained"])
+
+
 class Http2Browser:
     """One connection of HTTP/2 whose client asks for a page."""
 
