@@ -41,7 +41,7 @@ from core.membership.strict import HEALTHY_AFTER_S, check_strictly
 from core.metrics import Sample
 from core.raft.messages import ConfChange
 from core.types import MemberId, Term
-from core.version import MIN_CLUSTER_VERSION, SERVER_VERSION
+from core.version import CLUSTER_VERSION, MIN_CLUSTER_VERSION, SERVER_VERSION
 from proto.membership_pb2 import ClusterVersionSetRequest
 from proto.raft_internal_pb2 import InternalRaftRequest, RequestHeader
 from services.member_pages import PROMOTE_PATH, promote_outcome
@@ -382,10 +382,11 @@ class MembershipActor(NodeActor[MembershipMessage]):
     # -- versions ----------------------------------------------------------------------------------------------------
 
     def _check_versions(self, now_s: float) -> None:
-        # A member that is alone has settled its version when it published itself.
+        # A member that is alone settles its first version when it publishes itself; it may have come from an older
+        # release since, or have called off a downgrade.
         downgrading = self._cluster.downgrade.enabled
-        alone = len(self._cluster.members) < 2
-        if not self._role.is_leader or (alone and not downgrading) or now_s < self._versions_due_s:
+        settled = len(self._cluster.members) < 2 and self._cluster.version in {"", CLUSTER_VERSION}
+        if not self._role.is_leader or (settled and not downgrading) or now_s < self._versions_due_s:
             return
         self._versions_due_s = now_s + (self._downgrade_check_s if downgrading else VERSIONS_CHECK_S)
         told: dict[MemberId, Version | None] = {}

@@ -327,3 +327,12 @@ def test_a_downgrade_stays_on_until_the_last_member_runs_the_target() -> None:
     membership.pass_time(DOWNGRADE_CHECK_S)
     tell_versions(membership, b"3.4.20")
     assert proposed_by(membership) == []
+
+
+@pytest.mark.parametrize(("version", "proposed"), [("3.4.0", ["3.5.0"]), ("3.5.0", []), ("", [])])
+def test_a_member_alone_raises_the_version_that_is_behind(version: str, proposed: list[str]) -> None:
+    """After a downgrade that was called off, or a start on an older member's data; its first one another actor sets."""
+    membership = Membership()
+    membership.tell(ClusterIs(MEMBERS[:1], (), version))
+    membership.pass_time(5.0)
+    assert [request.cluster_version_set.ver for request in proposed_by(membership)] == proposed
