@@ -254,6 +254,8 @@ _HIDDEN: Final = (
     (re.compile(r'"version":"3.5[.\d]*"'), '"version":"VERSION"'),
     (re.compile(r"etcd-endpoints://0x[0-9a-f]+"), "etcd-endpoints://ADDRESS"),
     (re.compile(r"endpoint://client-[-0-9a-f]+"), "endpoint://CLIENT"),
+    (re.compile(r"-{3,}"), "---"),  # columns are as wide as ids, some of which begin with a zero
+    (re.compile(r" {2,}"), "  "),
     (re.compile(r"remaining\(\d+s\)"), "remaining(SECONDS)"),
     (re.compile(r'"ttl":99\d'), '"ttl":SECONDS'),
     (re.compile(r"^\n.*", re.DOTALL), "PROTOBUF"),
