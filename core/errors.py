@@ -278,6 +278,10 @@ class DowngradeInProcess(EtcdError):
     text = "etcdserver: cluster has a downgrade job in progress"
 
 
+class NoInflightDowngrade(EtcdError):
+    text = "etcdserver: no inflight downgrade job"
+
+
 class UnknownMethod(EtcdError):
     text = "etcdserver: unknown method"
 

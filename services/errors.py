@@ -41,6 +41,7 @@ CODES: dict[type[e.EtcdError], Code] = {
     e.InvalidDowngradeTargetVersion: Code.INVALID_ARGUMENT,
     e.ClusterVersionUnavailable: Code.FAILED_PRECONDITION,
     e.DowngradeInProcess: Code.FAILED_PRECONDITION,
+    e.NoInflightDowngrade: Code.FAILED_PRECONDITION,
     e.RequestTooLarge: Code.INVALID_ARGUMENT,
     e.TooManyRequests: Code.UNKNOWN,
     e.RootUserNotExist: Code.FAILED_PRECONDITION,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
-from core.errors import EtcdError, NoLeader, UnknownMethod
+from core.errors import EtcdError, NoInflightDowngrade, NoLeader, UnknownMethod
 from core.membership.downgrade import checked_target
 from core.mvcc.hashing import hash_all, hash_kv
 from core.version import SERVER_VERSION
@@ -121,7 +121,7 @@ class MaintenanceService:
                 if node.downgrade.enabled:
                     node.propose(call, DOWNGRADE_TAG, DowngradeInfoSetRequest().SerializeToString())
                 else:
-                    answer()  # etcd takes it for done, too
+                    call.fail(status_of(NoInflightDowngrade()))
                 return
             try:
                 target = checked_target(request.version, node.cluster_version, node.downgrade)

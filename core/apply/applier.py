@@ -242,7 +242,8 @@ class Applier:
 
     def hash_question(self, revision: int) -> tuple[View, HashKv | None]:
         """Return what the hash of the keys at *revision* is made from, and the hash if a compaction there left one."""
-        return self.store.view(), self.compaction_hashes.find(revision)
+        # 0 asks for the newest, though it may also be where a compaction was.
+        return self.store.view(), self.compaction_hashes.find(revision) if revision else None
 
     def active_alarms(self) -> list[tuple[MemberId, int]]:
         """Return the active alarms, by member and kind."""

@@ -295,6 +295,18 @@ def test_what_a_compaction_leaves_is_hashed_and_kept_for_members_to_compare(mach
     assert machine.applier.hash_question(2)[1] == older
 
 
+def test_no_hash_of_a_compaction_is_taken_for_the_newest(machine: Machine) -> None:
+    """A compaction at revision 0 is possible, and 0 is also how the newest revision is asked for."""
+    machine.apply(machine.log.put(b"a"), machine.log.request(compaction=CompactionRequest(revision=0))[0])
+    machine.home.later.advance(1.0)
+    machine.home.run()
+    for work in cast("list[Work]", machine.checker.take()):
+        work.answer_to.tell(Answered(work.token, work.job()))
+    machine.home.run()
+    assert [made.revision for made in machine.applier.compaction_hashes.newest_first()] == [0]
+    assert machine.applier.hash_question(0)[1] is None
+
+
 def test_a_logical_compaction_is_answered_at_once(machine: Machine) -> None:
     """Reads below it fail from then on; when the space comes back is nobody's question."""
     machine.tell(ObserveOutcomes(OWNER, machine.listener))
