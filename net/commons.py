@@ -119,6 +119,15 @@ class Commons:
         self._unflushed.append(connection)
         self._schedule()
 
+    def flush_alone(self) -> None:
+        """Flush the one connection that asked for it, before the end of the turn; several wait for that.
+
+        A lone client gains what the rest of the turn takes.  Of several, the first to be answered would be back with a
+        batch of its own before the others have their answers.
+        """
+        if len(self._unflushed) == 1:
+            self.flush()
+
     def flush(self) -> None:
         """Flush all connections that asked for it."""
         unflushed, self._unflushed = self._unflushed, []

@@ -86,9 +86,9 @@ class NativeListener:
             sock.listen(BACKLOG)
 
     def flush(self) -> None:
-        """Send what has been answered now, instead of at the end of this turn of the loop."""
+        """Send what has been answered to a lone client now, instead of at the end of this turn of the loop."""
         if self._commons is not None:
-            self._commons.flush()
+            self._commons.flush_alone()
 
     @property
     def connection_count(self) -> int:
