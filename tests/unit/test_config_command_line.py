@@ -135,16 +135,11 @@ def test_check_config_accepts(tmp_path: Path) -> None:
 
 def test_check_config_lists_every_fault(tmp_path: Path) -> None:
     """All at once, each on a line of its own, with exit code 1."""
-    assert check(
-        tmp_path, "name: a\ndata-dir: HERE\nheartbeat-interval: 0\nfeature-gates: SetMemberLocalAddr=true\n"
-    ) == (
+    assert check(tmp_path, "name: a\ndata-dir: HERE\nheartbeat-interval: 0\nlog-level: loud\n") == (
         1,
         [
             "error: --heartbeat-interval must be >0 (set to 0ms)",
-            (
-                "error: feature-gates=SetMemberLocalAddr=true: actcd does not support switching the feature gate "
-                "SetMemberLocalAddr yet; leave it at its default"
-            ),
+            'error: log-level=loud: unrecognized level: "loud"',
         ],
     )
 
