@@ -7,6 +7,7 @@ win, or the two read wrong bytes in different words, EXCEPTIONS says so.
 import http.client
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +26,7 @@ from services.routes import client_routes
 from tests.e2e.bad_requests import BadBytes, BadJson, is_harmless
 from tests.e2e.client import CHANNEL_OPTIONS, connect
 from tests.e2e.differential import seeds
-from tests.e2e.harness import Server, actcd, running
+from tests.e2e.harness import Server, actcd, real_etcd, running
 from tests.fake_node import FakeNode
 
 pytestmark = pytest.mark.e2e
@@ -184,12 +185,17 @@ def alive(server: Server) -> None:
     assert "crashed" not in server.log_path.read_text(errors="replace")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
     """The subject, without the rules of its own that EXCEPTIONS names."""
-    program = actcd()
-    settings = SETTINGS if program.name == "actcd" else {}
-    with running(Server(program, tmp_path_factory.mktemp("actcd"), settings)) as started:
+    with running(Server(actcd(), tmp_path / "actcd", SETTINGS)) as started:
+        yield started
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Server]:
+    """The reference, as empty as the subject: leases and revisions of other tests would be told of."""
+    with running(Server(real_etcd(), tmp_path / "etcd", {})) as started:
         yield started
 
 
