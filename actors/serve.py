@@ -147,7 +147,7 @@ class Engine(Protocol):
         """Accept connections from now on."""
 
     def flush(self) -> None:
-        """Send what has been answered now, instead of at the end of this turn of the loop."""
+        """Send what has been answered to a lone client now, instead of at the end of this turn of the loop."""
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, and let calls in flight end for a while."""
@@ -474,7 +474,7 @@ class ServeActor(NodeActor[ServeMessage]):
                 call.fail(status_of(outcome))
             if since_s < slow_before_s:
                 self._warn_slow(call, since_s)
-        # The clients need not wait for what other actors make of the same entries.
+        # A lone client need not wait for what other actors make of the same entries.
         self._engine.flush()
 
     def _warn_slow(self, call: Call, since_s: float) -> None:
