@@ -10,8 +10,6 @@ from daemon.open_files import connections_max
 from daemon.profiles import PROFILES
 from daemon.sockets import bind_host, file_of, remove_file
 from net.door import Security
-from net.grpcio_engine import GrpcioListener
-from net.grpcio_tls import credentials
 from net.listener import NativeListener
 from net.rpc import Limits, Routes
 from services.access import HttpOptions, Serves
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from config.urls import Url
     from daemon.security import Transport
     from net.commons import TakeOver
+    from net.grpcio_engine import GrpcioListener
     from net.rpc import HttpHandler
 
 GRPC_OVERHEAD_BYTES = 512 * 1024
@@ -210,6 +209,9 @@ def make_client_engine(
 
     security = listening.security
     if listening.socket is None:
+        from net.grpcio_engine import GrpcioListener  # noqa: PLC0415 - members start faster without it
+        from net.grpcio_tls import credentials  # noqa: PLC0415 - see above
+
         grpcio = GrpcioListener(
             routes,
             limits,

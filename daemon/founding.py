@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 
 from core.membership.member import Member
 from daemon.machine import resolve
-from discovery.credentials import Secure
 from discovery.registry import DUPLICATE_ID, DUPLICATE_NAME, DiscoveryFailed, Meeting, Registry
 from discovery.srv import Own, SrvRefused, cluster_in_dns
-from discovery.v2 import V2Registry
-from discovery.v3 import Service, V3Registry
 from net.srv import lookup_srv
 
 if TYPE_CHECKING:
@@ -76,7 +73,12 @@ NEW_TOKEN = "Do not reuse discovery token; generate a new one to bootstrap a clu
 def _registry(clustering: Clustering, patience: Patience) -> tuple[Registry, str]:
     """Return where to meet, and what goes into the ids in place of initial-cluster-token (etcd's choice)."""
     if clustering.discovery:
+        from discovery.v2 import V2Registry  # noqa: PLC0415 - most members start without a discovery service
+
         return V2Registry(clustering.discovery, clustering.discovery_proxy, patience), clustering.discovery
+    from discovery.credentials import Secure  # noqa: PLC0415 - see above
+    from discovery.v3 import Service, V3Registry  # noqa: PLC0415 - see above
+
     user, _, password = clustering.discovery_user.partition(":")
     service = Service(
         endpoints=clustering.discovery_endpoints,

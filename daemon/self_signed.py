@@ -6,22 +6,14 @@ Kept in the data directory and used again as long as both files are there; form 
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import os
 from typing import TYPE_CHECKING
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     import structlog
-
-DAYS_A_YEAR = 365
 
 
 class SelfSignedRefused(Exception):  # noqa: N818 - named for what happened
@@ -35,14 +27,16 @@ def self_signed(
 
     The folder and the one above it are made if they are missing.  Raises SelfSignedRefused.
     """
+    from daemon.issuing import end_of, issue  # noqa: PLC0415 - members start faster without it
+
     certificate, key = folder / "cert.pem", folder / "key.pem"
     try:
         if certificate.exists() and key.exists():
-            _warn_of_age(certificate, logger)
+            _warn_of_age(certificate, end_of(certificate.read_bytes()), logger)
             return certificate, key
         for directory in (folder.parent, folder):
             directory.mkdir(mode=0o700, exist_ok=True)
-        made, made_key, until = _make(list(dict.fromkeys(hosts)), validity_years)
+        made, made_key, until = issue(list(dict.fromkeys(hosts)), validity_years)
         logger.warning("automatically generate certificates", certificate_validity_bound_not_after=until.isoformat())
         _write(key, made_key)
         _write(certificate, made)
@@ -51,49 +45,6 @@ def self_signed(
     logger.info("created cert file", path=str(certificate))
     logger.info("created key file", path=str(key))
     return certificate, key
-
-
-def _make(hosts: list[str], validity_years: int) -> tuple[bytes, bytes, dt.datetime]:
-    # Etcd takes P-521, which clients built on BoringSSL (grpcio, browsers) do not speak.
-    private = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "etcd")])
-    now = dt.datetime.now(dt.UTC)
-    until = now + dt.timedelta(days=DAYS_A_YEAR * validity_years)
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_encipherment=True,
-        crl_sign=True,
-        content_commitment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(until)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    )
-    if hosts:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False)
-    certificate = builder.sign(private, hashes.SHA384()).public_bytes(serialization.Encoding.PEM)
-    form = serialization.PrivateFormat.TraditionalOpenSSL
-    return certificate, private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()), until
-
-
-def _name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -106,8 +57,7 @@ def _write(path: Path, content: bytes) -> None:
     part.rename(path)
 
 
-def _warn_of_age(path: Path, logger: structlog.stdlib.BoundLogger) -> None:
-    until = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+def _warn_of_age(path: Path, until: dt.datetime, logger: structlog.stdlib.BoundLogger) -> None:
     if until < dt.datetime.now(dt.UTC):
         logger.warning(
             "the certificate made at an earlier start has expired; remove it and its key to have a new one made",

@@ -44,7 +44,7 @@ from daemon.tracing import NoTracing, start_tracing
 from discovery.patience import UntilStopped
 from net.tls import TlsConfigurationError
 from services.access import Serves
-from services.jwt_tokens import JwtKeysRefused
+from services.tokens import JwtKeysRefused
 from storage.bbolt.export import Export
 from storage.leveldb import open_leveldb
 from storage.schema import StorageError

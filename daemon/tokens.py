@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from config.auth import SIMPLE_TTL_S, parse_token_options
 from core.auth.tokens import SimpleTokens
-from services.jwt_tokens import JwtKeysRefused, JwtTokens, parse_keys
-from services.tokens import NoScheme, SimpleScheme
+from services.tokens import JwtKeysRefused, NoScheme, SimpleScheme
 
 if TYPE_CHECKING:
     import structlog
@@ -26,6 +25,8 @@ def make_token_scheme(auth: Auth, clock: Clock, logger: structlog.stdlib.BoundLo
     options = parse_token_options(auth.auth_token)
     match options.kind:
         case "jwt":
+            from services.jwt_tokens import JwtTokens  # noqa: PLC0415 - members start faster without it
+
             files = KeyFiles(options, logger)
             return JwtTokens(files.load(), options.ttl_s, clock.wall_s, files.load_changed)
         case "simple":
@@ -44,6 +45,8 @@ class KeyFiles:
 
     def load(self) -> JwtKeys:
         """Read the keys.  Raises JwtKeysRefused."""
+        from services.jwt_tokens import parse_keys  # noqa: PLC0415 - see above
+
         self._stamp = self._stamps()
         return parse_keys(
             self._options.sign_method,

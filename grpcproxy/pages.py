@@ -11,14 +11,12 @@ import urllib.request
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from prometheus_client.exposition import choose_encoder
-
 from core.errors import PermissionDenied
 from net.rpc import Status
 from proto.rpc_pb2 import RangeRequest, WatchCreateRequest, WatchRequest
 from services.debug_pages import INDEX, PREFIX, seconds_in
+from services.exposition import content_type, exposition
 from services.health_checks import TEXT
-from services.metrics import exposition
 from services.status_pages import NO_SNIFF, PLAIN, reply_health
 
 if TYPE_CHECKING:
@@ -130,12 +128,11 @@ class ProxyPages:
 
     def _proxy_metrics(self, request: HttpRequest, responder: HttpResponder) -> None:
         accept = request.headers.get("accept", "")
-        _, content_type = choose_encoder(accept)
 
         def write(samples: Sequence[Sample]) -> None:
             def end(page: object) -> None:
                 assert isinstance(page, bytes), page
-                responder.reply(200, [("content-type", content_type)], page)
+                responder.reply(200, [("content-type", content_type(accept))], page)
 
             self._probes.work(partial(exposition, samples, accept, zipped=False), end)
 

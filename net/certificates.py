@@ -9,8 +9,6 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
@@ -109,6 +107,8 @@ class RevocationList:
             found = self._path.stat()
             stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
             if stamp != self._read[0]:
+                from cryptography import x509  # noqa: PLC0415 - big, and few have a list
+
                 content = self._path.read_bytes()
                 load = x509.load_pem_x509_crl if _PEM in content else x509.load_der_x509_crl
                 self._read = (stamp, frozenset(entry.serial_number for entry in load(content)))
@@ -124,6 +124,8 @@ class RevocationList:
 
 
 def _serials_in(chain: Iterable[bytes]) -> Iterator[int]:
+    from cryptography import x509  # noqa: PLC0415 - see above
+
     for certificate in chain:
         yield x509.load_der_x509_certificate(certificate).serial_number
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from core.auth.rules import Identity, Rules
 from core.errors import VerifyOnly
-from services.tokens import LoglessScheme
+from services.tokens import JwtKeysRefused, LoglessScheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,10 +49,6 @@ _DECODING: Any = {
     "verify_sub": False,
     "verify_jti": False,
 }
-
-
-class JwtKeysRefused(Exception):  # noqa: N818 - named for what happened
-    """The keys cannot be used; the text is for the operator, in etcd's words where it has some."""
 
 
 class JwtKeys(NamedTuple):

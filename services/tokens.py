@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _NO_TOKENS: Mapping[str, float] = {}
 
 
+class JwtKeysRefused(Exception):  # noqa: N818 - named for what happened
+    """The keys of signed tokens cannot be used; the text is for the operator, in etcd's words where it has some."""
+
+
 class TokenScheme(Protocol):
     """Makes and reads the tokens of one listener.  Times are monotonic seconds."""
 

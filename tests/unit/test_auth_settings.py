@@ -14,8 +14,8 @@ from config.schema import Auth
 from core.auth.rules import NO_RULES, Identity
 from core.auth.tokens import TokenAssigned
 from daemon.tokens import make_token_scheme
-from services.jwt_tokens import JwtKeysRefused
 from services.passwords import Passwords
+from services.tokens import JwtKeysRefused
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from config.auth import SIGN_METHODS
 from core.auth.rules import NO_RULES, Identity
 from core.errors import VerifyOnly
-from services.jwt_tokens import ALGORITHMS, CURVES, JwtKeysRefused, JwtTokens, parse_keys
+from services.jwt_tokens import ALGORITHMS, CURVES, JwtTokens, parse_keys
+from services.tokens import JwtKeysRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

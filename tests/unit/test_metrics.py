@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.metrics import TTL_BOUNDS_S, Histogram, Sample, exponential
 from net.rpc import Code, HttpRequest, Routes
 from net.tally import UNKNOWN, VERSIONS_MAX, Tallies
+from services.exposition import exposition, go_float
 from services.grpc_metrics import GO_CODES
 from services.grpc_metrics import samples as grpc_samples
 from services.metric_families import FAMILIES
-from services.metrics import exposition, go_float
 from services.status_pages import StatusPages
 from tests.fake_node import FakeNode
 from tests.unit.test_services_pages import FakeResponder

@@ -1,4 +1,4 @@
-"""What a start does for the machine before it serves: give back unused space, lock memory."""
+"""What a start does for the machine before it serves: give back unused space, lock memory, load little."""
 
 from __future__ import annotations
 
@@ -68,3 +68,12 @@ def test_memory_is_locked_or_the_system_says_why_not() -> None:
     done = subprocess.run([sys.executable, "-c", LOCKS], capture_output=True, text=True, timeout=60, check=True)
     told = done.stdout.split()
     assert told[0] == "refused" or int(told[0]) > 0, done
+
+
+def test_a_start_loads_no_library_that_it_has_no_use_for() -> None:
+    """Loading is most of a start; a plain member needs no keys, no other engine, and no page of metrics yet."""
+    code = "import sys, daemon.program; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.split())
+    assert "structlog" in loaded
+    assert not loaded & {"cryptography", "jwt", "grpc", "prometheus_client", "opentelemetry", "dns"}
