@@ -1,6 +1,5 @@
 """Fixtures of the end-to-end tests: servers of the module, and factories for tests that kill or restart theirs."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,10 +8,6 @@ import pytest
 
 from tests.e2e.client import Stubs, connect
 from tests.e2e.harness import Program, Server, actcd, real_etcd, running
-
-# Where modules stay compiled, as those of an installed program are, servers start in half the time.  The suite starts
-# hundreds of them, so an environment that says otherwise, as images of containers do, is not heeded.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 MakeServer = Callable[..., Server]
 """``make_server(program=actcd(), settings={})``: a started server, killed after the test."""
