@@ -34,6 +34,9 @@ GRPC_OVERHEAD_BYTES = 512 * 1024
 """A message may exceed max-request-bytes by this before gRPC itself refuses it (etcd's allowance)."""
 
 
+JSON_FACTOR = 2
+"""How much more room the JSON of a message may take than the message itself: base64 takes a third more."""
+
 PEER_BODY_BYTES_MAX = 64 * 1024 * 1024
 """Of one raft message that comes as a post; snapshots and streams have no bound here."""
 
@@ -101,6 +104,7 @@ def http_options(config: Config, serves: Serves) -> HttpOptions:
         profiles=PROFILES if config.metrics.enable_pprof or config.logging.log_level == "debug" else {},
         timed=config.metrics.metrics == "extensive",
         client_cert_auth=config.security.client_cert_auth,
+        message_bytes_max=config.member.max_request_bytes + GRPC_OVERHEAD_BYTES,
         reflection=config.own.enable_grpc_reflection,
     )
 
@@ -177,8 +181,10 @@ class InsideEngine:
 
 def client_limits(config: Config) -> Limits:
     """Return what a client listener accepts."""
+    message_bytes_max = config.member.max_request_bytes + GRPC_OVERHEAD_BYTES
     return Limits(
-        receive_message_bytes_max=config.member.max_request_bytes + GRPC_OVERHEAD_BYTES,
+        receive_message_bytes_max=message_bytes_max,
+        http_body_bytes_max=max(Limits().http_body_bytes_max, JSON_FACTOR * message_bytes_max),
         concurrent_streams_max=config.member.max_concurrent_streams,
         keepalive_min_time_s=config.member.grpc_keepalive_min_time_s,
         keepalive_interval_s=config.member.grpc_keepalive_interval_s,

@@ -40,7 +40,7 @@ class Http1Connection(ReadingProtocol):
         limits = commons.limits
         self._commons = commons
         self._transport = transport
-        self._parser = RequestParser(limits.header_list_bytes_max, limits.http_body_bytes_max)
+        self._parser = RequestParser(limits.http_head_bytes_max, limits.http_body_bytes_max)
         self._response: Http1Response | None = None
         self._out: list[bytes] = []
         self._holding = False
@@ -96,7 +96,7 @@ class Http1Connection(ReadingProtocol):
         del now_s
         self._bucket = None
         if self._parser.begun:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+            self._refuse(HttpFaultError(HTTPStatus.REQUEST_TIMEOUT))
             self.flush()
         else:
             self.close()
@@ -183,7 +183,7 @@ class Http1Connection(ReadingProtocol):
                 return
             head = self._parser.next_request()
         except HttpFaultError as fault:
-            self._refuse(fault.status)
+            self._refuse(fault)
             return
         if head is not None:
             self._deliver(head)
@@ -239,11 +239,12 @@ class Http1Connection(ReadingProtocol):
             response.reply(HTTPStatus.INTERNAL_SERVER_ERROR, (), b"")
             self._commons.fatal(error)
 
-    def _refuse(self, status: HTTPStatus) -> None:
+    def _refuse(self, fault: HttpFaultError) -> None:
         """Answer what is no request, or not one that is taken here; nothing after it can be trusted."""
-        body = f"{status.value} {status.phrase}\n".encode()
-        headers = (("content-type", "text/plain; charset=utf-8"), ("connection", "close"))
-        self.send(encode_head(status, [*headers, ("content-length", str(len(body)))]) + body)
+        body = fault.text.encode()
+        kind = [("content-type", "text/plain; charset=utf-8")] if body else []
+        headers = [*kind, ("connection", "close"), ("content-length", str(len(body)))]
+        self.send(encode_head(fault.status, headers) + body)
         self.close()
 
     def _update_reading(self) -> None:

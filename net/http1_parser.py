@@ -1,7 +1,8 @@
 """The bytes of HTTP/1.1 requests: heads, bodies with a length or in chunks, and what is wrong with them.
 
 Pure: fed with bytes, it returns whole requests.  Strict where leniency has let requests be smuggled: no bare CR or
-LF, no folded lines, no two lengths, nothing but `chunked` as a transfer coding.  Spec: RFC 9110 and 9112.
+LF, no folded lines, no two lengths, nothing but `chunked` as a transfer coding.  Spec: RFC 9110 and 9112; what is said
+to those who break it is what Go's server says, which is etcd's.
 """
 
 from __future__ import annotations
@@ -14,20 +15,28 @@ from urllib.parse import unquote, urlsplit
 
 REQUEST_LINE_BYTES_MAX: Final = 8192
 CHUNK_LINE_BYTES_MAX: Final = 256
+TRAILER_BYTES_MAX: Final = 16 * 1024
+FIELDS_MAX: Final = 2000
+"""Of one head: each costs more than its bytes do."""
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/(\d\.\d)")
-_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00\r\n]*?)[ \t]*")
+_NAME: Final = re.compile(_TOKEN)
+_HOST: Final = re.compile(r"[0-9A-Za-z!$%&'()*+,\-.:;=\[\]_~]*")
+_CONTROLS: Final = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r\n]*)?")
-_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
 
 
 class HttpFaultError(Exception):
-    """The bytes are no request that is taken here; the connection ends with *status*."""
+    """The bytes are no request that is taken here; the connection ends with *status*, and *text* for people."""
 
-    def __init__(self, status: HTTPStatus) -> None:
-        super().__init__(status.phrase)
+    def __init__(self, status: HTTPStatus, reason: str = "", text: str | None = None) -> None:
+        super().__init__(reason or status.phrase)
         self.status = status
+        said = f"{status.value} {status.phrase}"
+        self.text = text if text is not None else f"{said}: {reason}" if reason else said
 
 
 @dataclass(slots=True)
@@ -57,6 +66,8 @@ class RequestParser:
         self._length: int | None = None
         self._body = bytearray()
         self._in_trailers = False
+        self._searched_bytes = 0
+        """So much of the buffer has been searched for the end of a head, and for what may not be in one."""
 
     @property
     def begun(self) -> bool:
@@ -87,6 +98,7 @@ class RequestParser:
         """Remove and return what was fed and not read, for whoever reads on from here."""
         rest = bytes(self._buffer)
         self._buffer.clear()
+        self._searched_bytes = 0
         return rest
 
     def next_request(self) -> Head | None:
@@ -105,18 +117,23 @@ class RequestParser:
         # An empty line or two before a request is forgiven (RFC 9112, section 2.2).
         while self._buffer.startswith(b"\r\n"):
             del self._buffer[:2]
-        end = self._buffer.find(b"\r\n\r\n", 0, self._head_bytes_max + 4)
-        line_end = self._buffer.find(b"\r\n", 0, REQUEST_LINE_BYTES_MAX + 2)
-        if line_end < 0 and len(self._buffer) > REQUEST_LINE_BYTES_MAX:
-            raise HttpFaultError(HTTPStatus.REQUEST_URI_TOO_LONG)
+            self._searched_bytes = 0
+        searched = self._searched_bytes
+        end = self._buffer.find(b"\r\n\r\n", max(searched - 3, 0), self._head_bytes_max + 4)
+        if searched <= REQUEST_LINE_BYTES_MAX and len(self._buffer) > REQUEST_LINE_BYTES_MAX:
+            line_end = self._buffer.find(b"\r\n", 0, REQUEST_LINE_BYTES_MAX + 2)
+            if line_end < 0:
+                raise HttpFaultError(HTTPStatus.REQUEST_URI_TOO_LONG)
         if end < 0:
             if len(self._buffer) > self._head_bytes_max:
                 raise HttpFaultError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-            if b"\n" in self._buffer.replace(b"\r\n", b""):
+            if _BARE_LF.search(self._buffer, searched) is not None:
                 raise HttpFaultError(HTTPStatus.BAD_REQUEST)
+            self._searched_bytes = len(self._buffer)
             return
         lines = bytes(self._buffer[:end]).split(b"\r\n")
         del self._buffer[: end + 4]
+        self._searched_bytes = 0
         self._head = self._parse_head(lines[0], _parse_fields(lines[1:]))
 
     def _parse_head(self, line: bytes, headers: dict[str, str]) -> Head:
@@ -124,31 +141,32 @@ class RequestParser:
         if match is None:
             raise HttpFaultError(HTTPStatus.BAD_REQUEST)
         method, target, version = (part.decode("latin-1") for part in match.groups())
-        if version not in {"1.0", "1.1"}:
+        if version[0] != "1":
             raise HttpFaultError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-        if method not in _METHODS:
-            raise HttpFaultError(HTTPStatus.NOT_IMPLEMENTED)
-        if version == "1.1" and "host" not in headers:
-            raise HttpFaultError(HTTPStatus.BAD_REQUEST)
+        old = version == "1.0"
+        if not old and "host" not in headers:
+            raise HttpFaultError(HTTPStatus.BAD_REQUEST, "missing required Host header")
+        if _HOST.fullmatch(headers.get("host", "")) is None:
+            raise HttpFaultError(HTTPStatus.BAD_REQUEST, "malformed Host header")
         path, query = _parse_target(method, target)
-        self._length = self._body_length(headers, version)
+        self._length = self._body_length(headers, old=old)
         options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
-        keep_alive = "close" not in options and (version == "1.1" or "keep-alive" in options)
+        keep_alive = "close" not in options and (not old or "keep-alive" in options)
         expectation = headers.get("expect", "").lower()
         if expectation not in {"", "100-continue"}:
-            raise HttpFaultError(HTTPStatus.EXPECTATION_FAILED)
-        self.expects_continue = bool(expectation) and version == "1.1"
-        return Head(method, path, query, version, headers, keep_alive)
+            raise HttpFaultError(HTTPStatus.EXPECTATION_FAILED, text="")
+        self.expects_continue = bool(expectation) and not old
+        return Head(method, path, query, "1.0" if old else "1.1", headers, keep_alive)
 
-    def _body_length(self, headers: dict[str, str], version: str) -> int | None:
+    def _body_length(self, headers: dict[str, str], *, old: bool) -> int | None:
         """Return the body's length; None if it comes in chunks."""
         coding = headers.get("transfer-encoding")
         length = headers.get("content-length")
         if coding is not None:
-            if length is not None or version == "1.0":
+            if length is not None or old:
                 raise HttpFaultError(HTTPStatus.BAD_REQUEST)
             if coding.lower() != "chunked":
-                raise HttpFaultError(HTTPStatus.NOT_IMPLEMENTED)
+                raise HttpFaultError(HTTPStatus.NOT_IMPLEMENTED, text="Unsupported transfer encoding")
             return None
         if length is None:
             return 0
@@ -195,9 +213,10 @@ class RequestParser:
         if self._buffer.startswith(b"\r\n"):
             del self._buffer[:2]
             return True
-        end = self._buffer.find(b"\r\n\r\n", 0, self._head_bytes_max + 4)
+        bytes_max = min(self._head_bytes_max, TRAILER_BYTES_MAX)
+        end = self._buffer.find(b"\r\n\r\n", 0, bytes_max + 4)
         if end < 0:
-            if len(self._buffer) > self._head_bytes_max:
+            if len(self._buffer) > bytes_max:
                 raise HttpFaultError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return False
         _parse_fields(bytes(self._buffer[:end]).split(b"\r\n"))
@@ -212,15 +231,25 @@ class RequestParser:
 
 
 def _parse_fields(lines: list[bytes]) -> dict[str, str]:
+    if len(lines) > FIELDS_MAX:
+        raise HttpFaultError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     headers: dict[str, str] = {}
     for line in lines:
-        match = _FIELD.fullmatch(line)
-        if match is None:
+        raw_name, colon, raw_value = line.partition(b":")
+        if not colon:
             raise HttpFaultError(HTTPStatus.BAD_REQUEST)
-        name = match[1].decode("ascii").lower()
-        value = match[2].decode("utf-8", "surrogateescape")
+        if _NAME.fullmatch(raw_name) is None:
+            raise HttpFaultError(HTTPStatus.BAD_REQUEST, "invalid header name")
+        if len(raw_value.translate(None, _CONTROLS)) != len(raw_value):
+            raise HttpFaultError(HTTPStatus.BAD_REQUEST, "invalid header value")
+        name = raw_name.decode("ascii").lower()
+        value = raw_value.strip(b" \t").decode("utf-8", "surrogateescape")
         if name in headers:
-            if name in {"content-length", "host", "transfer-encoding"}:
+            if name == "host":
+                raise HttpFaultError(HTTPStatus.BAD_REQUEST, "too many Host headers")
+            if name == "transfer-encoding":
+                raise HttpFaultError(HTTPStatus.NOT_IMPLEMENTED, text="Unsupported transfer encoding")
+            if name == "content-length":
                 raise HttpFaultError(HTTPStatus.BAD_REQUEST)
             value = headers[name] + ("; " if name == "cookie" else ", ") + value
         headers[name] = value
@@ -228,11 +257,13 @@ def _parse_fields(lines: list[bytes]) -> dict[str, str]:
 
 
 def _parse_target(method: str, target: str) -> tuple[str, str]:
-    """Split a request target in origin, absolute or asterisk form into path and query."""
+    """Split a request target into path and query; where only a host is named the path is empty."""
     if target.startswith("/"):
         path, _, query = target.partition("#")[0].partition("?")
     elif target == "*" and method == "OPTIONS":
         path, query = "*", ""
+    elif method == "CONNECT":
+        path = query = ""
     else:
         try:
             parts = urlsplit(target)
@@ -241,4 +272,6 @@ def _parse_target(method: str, target: str) -> tuple[str, str]:
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise HttpFaultError(HTTPStatus.BAD_REQUEST)
         path, query = parts.path or "/", parts.query
+    if "%" in path and _BAD_ESCAPE.search(path) is not None:
+        raise HttpFaultError(HTTPStatus.BAD_REQUEST)
     return unquote(path), query

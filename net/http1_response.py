@@ -61,7 +61,7 @@ class Http1Response:
             return
         bare = status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
         length = () if bare else (("content-length", str(len(body))),)
-        self._connection.send(encode_head(status, [*headers, *length, *self._connection_header()]))
+        self._connection.send(encode_head(status, [*headers, *length, *self._connection_header()], self._head.version))
         if not bare and self._head.method != "HEAD":
             self._connection.send(body)
         self._finish()
@@ -76,7 +76,7 @@ class Http1Response:
         else:
             self._head.keep_alive = False
             framing = self._connection_header()
-        self._connection.send(encode_head(status, [*headers, *framing]))
+        self._connection.send(encode_head(status, [*headers, *framing], self._head.version))
 
     def write(self, chunk: bytes) -> None:
         """Send one chunk.  An empty one would end the answer, so it is left out."""
@@ -107,17 +107,19 @@ class Http1Response:
         return self._connection.become_websocket(on_message, on_drained, on_closed)
 
     def _connection_header(self) -> tuple[tuple[str, str], ...]:
-        if not self._head.keep_alive:
-            return (("connection", "close"),)
-        return (("connection", "keep-alive"),) if self._head.version == "1.0" else ()
+        """Say what differs from what the version of HTTP has as its rule."""
+        old = self._head.version == "1.0"
+        if self._head.keep_alive is not old:
+            return ()
+        return (("connection", "keep-alive" if old else "close"),)
 
     def _finish(self) -> None:
         self.done = True
         self._connection.answered(keep_alive=self._head.keep_alive)
 
 
-def encode_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+def encode_head(status: int, headers: Sequence[tuple[str, str]], version: str = "1.1") -> bytes:
     """Encode a status line and headers; any status is allowed."""
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers), "", ""]
+    lines = [f"HTTP/{version} {status} {phrase}", *(f"{name}: {value}" for name, value in headers), "", ""]
     return "\r\n".join(lines).encode("utf-8", "surrogateescape")

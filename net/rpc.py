@@ -52,6 +52,11 @@ class Status:
 OK = Status(Code.OK)
 
 
+def message_too_large(size_bytes: int, bytes_max: int) -> Status:
+    """Return the status for a message above the limit, in grpc-go's words."""
+    return Status(Code.RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({size_bytes} vs. {bytes_max})")
+
+
 class Context(Protocol):
     """What both kinds of call can tell about who called.  Attributes cost nothing until they are read."""
 
@@ -220,8 +225,11 @@ class Limits:
     receive_message_bytes_max: int = 1_572_864 + 512 * 1024
     concurrent_streams_max: int = 0xFFFFFFFF
     """Per connection, as announced in SETTINGS."""
-    header_list_bytes_max: int = 16 * 1024
-    """Of one request's decoded headers (RFC 9113 6.5.2 counting)."""
+    header_list_bytes_max: int = 64 * 1024
+    """Of one request's decoded headers over HTTP/2 (RFC 9113 6.5.2 counting).  What the standard codes of HPACK cost to
+    read is why it is not etcd's 16 MiB."""
+    http_head_bytes_max: int = 1024 * 1024 + 4096
+    """Of one HTTP/1.1 request's line and headers."""
     http_body_bytes_max: int = 4 * 1024 * 1024
     """Of one plain HTTP request; JSON needs more room than the message it stands for."""
     connections_max: int = 100_000

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from net.rpc import Limits
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -50,6 +52,8 @@ class HttpOptions:
     """Whether metrics tell how long calls take."""
     client_cert_auth: bool = False
     """Whether certificates name users elsewhere: here they do not, and who relies on it is told."""
+    message_bytes_max: int = Limits().receive_message_bytes_max
+    """Of a message that comes as JSON, once it is none any more."""
     reflection: bool = False
     """Whether gRPC tools may ask which services there are."""
 

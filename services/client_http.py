@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from net.websocket import wants_websocket
 from services.access import PLAIN, HttpOptions, Responder, Serves, cors_headers, host_in, unknown_host
 from services.additions import NO_ADDITIONS, Additions
+from services.clean_paths import clean_path, redirect
 from services.gateway import OLD_PREFIXES, PREFIX, Gateway
 from services.status_pages import StatusPages
 
@@ -28,7 +29,7 @@ class ClientHttp:
         self._node = node
         self._additions = additions
         self._options = options
-        self._gateway = Gateway(node, routes) if options.gateway else None
+        self._gateway = Gateway(node, routes, options.message_bytes_max) if options.gateway else None
         self._pages = StatusPages(node, options.profiles, for_metrics=options.serves is Serves.METRICS)
 
     def samples(self) -> list[Sample]:
@@ -38,8 +39,15 @@ class ClientHttp:
     def handle(self, request: HttpRequest, responder: HttpResponder) -> None:
         """Answer one request (an HttpHandler)."""
         serves = self._options.serves
+        if request.path == "*":
+            responder.reply(200, (), b"")  # about the server as a whole, of which there is nothing to say
+            return
         if serves is Serves.METRICS:
-            self._pages.handle(request, responder)
+            clean = clean_path(request.path)
+            if clean == request.path or request.method == "CONNECT":
+                self._pages.handle(request, responder)
+            else:
+                redirect(clean, request, responder)
             return
         if serves is Serves.GRPC:
             responder.reply(404, PLAIN, b"404 page not found\n")
@@ -65,12 +73,15 @@ class ClientHttp:
         added = cors_headers(options, origin)
         if added:
             responder = Responder(responder, added)
+        clean = path if request.method == "CONNECT" else clean_path(path)
         if request.method == "OPTIONS":
             responder.reply(200, (), b"")
+        elif self._gateway is not None and clean + "/" == PREFIX:
+            redirect(PREFIX, request, responder)
+        elif clean != path:
+            redirect(clean, request, responder)
         elif self._gateway is not None and path.startswith(PREFIX):
             self._gateway.handle(path, request, responder)
-        elif self._gateway is not None and path + "/" == PREFIX:
-            responder.reply(301, (("location", PREFIX),), b"")
         else:
             page = self._additions.page(self._node, request.path)
             (page or self._pages.handle)(request, responder)

@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 import proto.election_pb2
 import proto.lock_pb2
 import proto.rpc_pb2  # noqa: F401 - these register the descriptors that are looked up here
-from net.rpc import Code, Status
+from net.rpc import Code, Status, message_too_large
 from net.websocket import wants_websocket
 from services.gateway_calls import DEADLINE, GatewayCall, GatewayStream, refuse
 from services.gateway_json import JsonFault, fill, values
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from net.rpc import HttpRequest, HttpResponder, Routes
+    from net.tally import Tally
     from services.node import Node
 
     Outcome = list[bytes] | JsonFault
@@ -159,8 +160,9 @@ class _Route:
 class Gateway:
     """Answers the requests below /v3/ on one client listener."""
 
-    def __init__(self, node: Node, routes: Routes) -> None:
+    def __init__(self, node: Node, routes: Routes, message_bytes_max: int) -> None:
         self._node = node
+        self._message_bytes_max = message_bytes_max
         self._unary = routes.unary
         self._streams = routes.streams
         self._tallies = routes.tallies
@@ -208,9 +210,30 @@ class Gateway:
             self._begin(route, request, session, timeout_s, [message])
             return None
         metadata, tally = metadata_in(request.headers), self._tallies.find(route.method)
-        stream = GatewayStream(self._node, route.method, metadata, request, timeout_s, tally, session, route.answer)
+        stream = self._stream(route, metadata, request, timeout_s, tally, session)
         stream.open(self._streams[route.method](stream), [message], live=True)
         return stream
+
+    def _stream(
+        self,
+        route: _Route,
+        metadata: Mapping[str, Sequence[str]],
+        request: HttpRequest,
+        timeout_s: float,
+        tally: Tally,
+        responder: HttpResponder,
+    ) -> GatewayStream:
+        return GatewayStream(
+            self._node,
+            route.method,
+            metadata,
+            request,
+            timeout_s,
+            tally,
+            responder,
+            route.answer,
+            message_bytes_max=self._message_bytes_max,
+        )
 
     def decode(self, route: _Route, text: bytes, session: GatewaySession, then: Callable[[Outcome], None]) -> None:
         """Give *then* the messages of *text*: at once, or from a worker if it is large."""
@@ -260,13 +283,14 @@ class Gateway:
         tally = self._tallies.find(route.method)
         unary = self._unary.get(route.method)
         if unary is not None:
+            if len(messages[0]) > self._message_bytes_max:
+                refuse(responder, message_too_large(len(messages[0]), self._message_bytes_max))
+                return
             call = GatewayCall(self._node, route.method, metadata, request, timeout_s, tally, responder, route.answer)
             tally.received_bytes += len(messages[0])
             unary(call, messages[0])
         else:
-            stream = GatewayStream(
-                self._node, route.method, metadata, request, timeout_s, tally, responder, route.answer
-            )
+            stream = self._stream(route, metadata, request, timeout_s, tally, responder)
             stream.open(self._streams[route.method](stream), messages)
 
 

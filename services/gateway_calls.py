@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 
-from net.rpc import OK, Code, Status
+from net.rpc import OK, Code, Status, message_too_large
 from services.gateway_json import encode, string
 
 if TYPE_CHECKING:
@@ -198,7 +198,10 @@ class GatewayStream(GatewayContext):
         tally: Tally,
         responder: HttpResponder,
         answer: type[Message],
+        *,
+        message_bytes_max: int,
     ) -> None:
+        self._message_bytes_max = message_bytes_max
         self._responder = responder
         self._answer = answer
         self._handler: StreamHandler | None = None
@@ -290,6 +293,9 @@ class GatewayStream(GatewayContext):
         assert handler is not None, self.method
         while self._waiting and not self._paused and self._ended is None:
             message = self._waiting.popleft()
+            if len(message) > self._message_bytes_max:
+                self.finish(message_too_large(len(message), self._message_bytes_max))
+                return
             self.tally.received += 1
             self.tally.received_bytes += len(message)
             handler.on_message(message)

@@ -13,7 +13,7 @@ from typing import Final
 
 from net.http2 import frames
 from net.http2.headers import encode_literal
-from net.rpc import OK, Code, Status
+from net.rpc import OK, Code, Status, message_too_large
 
 MESSAGE_PREFIX: Final = Struct(">BI")
 """Compressed flag and length, before every message."""
@@ -66,8 +66,7 @@ class MessageReader:
             return None
         flag, size = MESSAGE_PREFIX.unpack_from(self._buffer, self._position)
         if size > self._message_bytes_max:
-            text = f"grpc: received message larger than max ({size} vs. {self._message_bytes_max})"
-            raise MessageFaultError(Status(Code.RESOURCE_EXHAUSTED, text))
+            raise MessageFaultError(message_too_large(size, self._message_bytes_max))
         if len(self._buffer) < start + size:
             return None
         message = bytes(self._buffer[start : start + size])

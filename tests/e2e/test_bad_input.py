@@ -53,7 +53,6 @@ EXCEPTIONS: Final = {
     "methods other than POST": "grpc-gateway answers 501 since its second version, which etcd 3.6 has; 405 before",
     "bodies with several faults": "the one that is named first may differ; also how deep JSON may be nested differs",
     "base64 without padding or in the alphabet for URLs": "taken since etcd 3.6, refused by 3.5.1: never sent",
-    "paths that are not clean": "Go's server sends them to the clean path (301), ours does not know them (404)",
     "routes of 3.6": "maintenance/hashkv and others are not known to 3.5.1, or not by that name",
     "a role that is not there, and a range that is none": "3.6 looks at the range first",
     "hashes of passwords": "actcd takes one in the place of a password, for users that move in: never sent",
@@ -283,8 +282,6 @@ def pages_agree(page: Page, theirs: tuple[int, str], ours: tuple[int, str]) -> b
         return ours[0] in {200, 400, 404, 501}
     if theirs[0] == 405:
         return ours[0] == 501 and '"code":12' in ours[1]
-    if theirs[0] == 301:
-        return ours[0] == 404
     if "role name not found" in theirs[1]:
         return route == "auth/role/grant" and "invalid auth management" in ours[1]
     faults = [next((fault for fault in JSON_FAULTS if f'"error":"{fault}' in body), "") for _, body in (theirs, ours)]

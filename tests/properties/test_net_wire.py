@@ -21,7 +21,9 @@ from tests.unit.net_harness import Client, FakeTransport, Recorder, World, data
 unhurried = settings(deadline=None)
 """A busy machine is no reason to fail; pytest's own timeout remains."""
 
-LIMITS = Limits(header_list_bytes_max=2000, receive_message_bytes_max=5000, http_body_bytes_max=1000)
+LIMITS = Limits(
+    header_list_bytes_max=2000, http_head_bytes_max=2000, receive_message_bytes_max=5000, http_body_bytes_max=1000
+)
 
 names = st.sampled_from([b"a", b"token", b"grpc-timeout", b":path", b"content-type", b"x" * 40])
 values = st.binary(max_size=60)

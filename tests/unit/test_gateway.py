@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,7 +133,8 @@ class Site:
         """Ask, and return what has come of it so far."""
         web = Web()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = HttpRequest(method, path, "", named, body, "192.0.2.1:1", secure, common_name)
+        path, _, query = path.partition("?")
+        request = HttpRequest(method, path, query, named, body, "192.0.2.1:1", secure, common_name)
         self._handler.handle(request, web)
         return web
 
@@ -311,6 +313,49 @@ def test_only_routes_that_exist_are_served() -> None:
     assert len(site.service.calls) == 2
     assert sum(map(len, PATHS.values())) == 51
     assert Site(HttpOptions(gateway=False)).ask("/v3/kv/put").status == 404
+
+
+CLEAN = {
+    "/v3": "/v3/",
+    "//v3": "/v3/",
+    "/v3?x=y": "/v3/?x=y",
+    "/v3//kv/put": "/v3/kv/put",
+    "/v3beta//kv/put": "/v3/kv/put",
+    "//health?a=b%20c": "/health?a=b%20c",
+    "/v3/./kv/../kv//put/": "/v3/kv/put/",
+    "/..": "/",
+    "/x/../": "/",
+    '/v3//a"b<é': "/v3/a%22b%3C%C3%A9",
+    "/v3//a?é": "/v3/a?%C3%A9",
+}
+
+
+@pytest.mark.parametrize("path", CLEAN)
+def test_paths_that_are_not_clean_are_redirected(path: str) -> None:
+    """As by Go's server: who joins addresses carelessly gets where they meant to, if they follow; CONNECT never."""
+    site = Site()
+    posted, got = site.ask(path), site.ask(path, method="GET")
+    assert (posted.status, posted.headers["location"], posted.chunks) == (301, CLEAN[path], [b""])
+    link = CLEAN[path].replace('"', "&#34;")
+    assert got.chunks == [f'<a href="{link}">Moved Permanently</a>.\n\n'.encode()]
+    is_root_of_the_gateway = path in {"/v3", "/v3?x=y"}
+    assert site.ask(path, method="CONNECT").status == (301 if is_root_of_the_gateway else 404)
+    assert site.ask(path, method="OPTIONS").status == 200
+    assert Site(HttpOptions(serves=Serves.METRICS)).ask(path).status == (404 if is_root_of_the_gateway else 301)
+
+
+def test_messages_are_as_large_as_over_grpc() -> None:
+    """JSON is no way around the limit: what is told, and that a stream says it, are gRPC's."""
+    site = Site(HttpOptions(message_bytes_max=100))
+    large = {"error": "grpc: received message larger than max (104 vs. 100)", "code": 8}
+    body = json.dumps({"key": b64encode(bytes(102)).decode()}).encode()
+    web = site.ask("/v3/kv/put", body)
+    assert (web.status, web.said) == (429, {**large, "message": large["error"]})
+    assert not site.service.calls
+    web = site.ask("/v3/watch", b'{"create_request":' + body + b"}")
+    assert web.status == 429
+    assert site.service.heard == [Code.RESOURCE_EXHAUSTED]
+    assert site.ask("/v3/kv/put", json.dumps({"key": b64encode(bytes(98)).decode()}).encode()).status == 0
 
 
 def test_hosts_that_are_not_ours_are_refused() -> None:

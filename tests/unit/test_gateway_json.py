@@ -26,7 +26,7 @@ from proto.rpc_pb2 import (
     WatchResponse,
 )
 from services.gateway_json import JsonFault, encode, fill, values
-from services.go_json import EXPLAINED_CHARACTERS_MAX
+from services.go_json import STEPS_MAX
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -137,7 +137,11 @@ def test_lone_surrogates_do_not_get_in() -> None:
         ('{"a":trup}', "invalid character 'p' in literal true (expecting 'e')"),
         ("{\"a\":'b'}", "invalid character '\\'' looking for beginning of value"),
         ("[" * 30_000, "exceeded max depth"),
-        ("[" * (EXPLAINED_CHARACTERS_MAX + 1), "invalid JSON"),
+        ("[" * 100_000, "exceeded max depth"),
+        ("[" + "1," * STEPS_MAX, "invalid JSON"),
+        ('"' + "\\n" * (STEPS_MAX + 1), "invalid JSON"),
+        ('{"key":"' + "x" * 200_000, "unexpected EOF"),
+        ('{"key":"' + "x" * 200_000 + '"]', "invalid character ']' after object key:value pair"),
     ],
     ids=lambda value: value[:20],
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from net.http1 import IDLE_TIMEOUT_S, READ_AHEAD_BYTES_MAX, Http1Connection
-from net.http1_parser import HttpFaultError, RequestParser
+from net.http1_parser import FIELDS_MAX, HttpFaultError, RequestParser
 from net.http2 import frames
 from net.rpc import HttpRequest, HttpResponder, Limits
 from net.sniff import SniffingConnection
 from net.transports import LINGER_S, STALL_S
 from tests.unit.net_harness import FakeTransport, World
 
-LIMITS = Limits(header_list_bytes_max=1000, http_body_bytes_max=100)
+LIMITS = Limits(http_head_bytes_max=1000, http_body_bytes_max=100)
 
 
 class Browser:
@@ -113,8 +113,10 @@ def test_connection_header_and_http_1_0() -> None:
     assert b"\r\nconnection: close\r\n" in answer
     assert closing.transport.sent_eof
     kept = Browser()
-    assert b"connection: keep-alive" in kept.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-    assert b"connection: close" in kept.ask(b"GET / HTTP/1.0\r\n\r\n")
+    answer = kept.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert b"connection: keep-alive" in answer
+    assert b"connection" not in kept.ask(b"GET / HTTP/1.0\r\n\r\n")  # that it closes goes without saying
     assert kept.transport.sent_eof
 
 
@@ -139,7 +141,7 @@ def test_chunked_answer() -> None:
     browser.held[1].write(b"bare")
     browser.held[1].end()
     browser.world.loop.turn()
-    assert browser.received() == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nbare"
+    assert browser.received() == b"HTTP/1.0 200 OK\r\n\r\nbare"
     assert browser.transport.sent_eof
 
 
@@ -176,8 +178,14 @@ REFUSED: dict[str, tuple[bytes, int]] = {
         b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: " + b"x" * 1000,
         431,
     ),
-    "unknown method": (b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n", 501),
+    "too many headers": (b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (FIELDS_MAX + 1), 431),
+    "bad escape": (b"GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "bad host": (b"GET / HTTP/1.1\r\nHost: h h\r\n\r\n", 400),
     "unknown coding": (b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    "two codings": (
+        b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        501,
+    ),
     "unknown version": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
 }
 
@@ -194,6 +202,49 @@ def test_refusals(name: str) -> None:
     assert browser.requests == []
     browser.world.loop.advance(LINGER_S + 0.1)
     assert browser.transport.aborted
+
+
+WORDS: dict[str, tuple[bytes, bytes]] = {
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", b"400 Bad Request: missing required Host header"),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"400 Bad Request: too many Host headers"),
+    "bad host": (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", b"400 Bad Request: malformed Host header"),
+    "bad name": (b"GET / HTTP/1.1\r\nHost: h\r\na b: c\r\n\r\n", b"400 Bad Request: invalid header name"),
+    "bad value": (b"GET / HTTP/1.1\r\nHost: h\r\na: \1\r\n\r\n", b"400 Bad Request: invalid header value"),
+    "no field": (b"GET / HTTP/1.1\r\nHost: h\r\nabc\r\n\r\n", b"400 Bad Request"),
+    "expectation": (b"PUT / HTTP/1.1\r\nHost: h\r\nExpect: tea\r\n\r\n", b""),
+    "coding": (b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", b"Unsupported transfer encoding"),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_refusals_in_words(name: str) -> None:
+    """They are those of Go's server, so that nobody who looks for them in a log has to look for others."""
+    request, text = WORDS[name]
+    assert Browser().ask(request).partition(b"\r\n\r\n")[2] == text
+
+
+def test_any_method_and_any_later_version_of_http_1() -> None:
+    """What a method means is for the service to say; a minor version changes nothing (RFC 9110, section 2.5)."""
+    browser = Browser()
+    for line in (b"BREW /tea HTTP/1.1", b"CONNECT h:1 HTTP/1.1", b"GET / HTTP/1.9"):
+        assert browser.ask(line + b"\r\nHost: h\r\n\r\n") == ok(b"ok")
+    assert [(request.method, request.path) for request in browser.requests] == [
+        ("BREW", "/tea"),
+        ("CONNECT", ""),
+        ("GET", "/"),
+    ]
+
+
+def test_a_large_head_is_read_once() -> None:
+    """However small the pieces are that it comes in, and whatever the pieces end with."""
+    parser = RequestParser(1 << 20, 100)
+    head = b"GET / HTTP/1.1\r\nHost: h\r\n" + b"a: " + b"y" * 60_000 + b"\r\n\r\n"
+    for at in range(0, len(head), 7):
+        assert parser.next_request() is None
+        parser.feed(head[at : at + 7])
+    request = parser.next_request()
+    assert request is not None
+    assert len(request.headers["a"]) == 60_000
 
 
 def test_absolute_and_asterisk_targets() -> None:
