@@ -71,9 +71,12 @@ from services.health import Health
 from services.identity import certified_name, refuse, token_in
 from services.lease import REVOKE_TAG
 from services.reflection import reflected
+from services.request_times import RequestTimes
 from services.routes import client_routes
+from services.slow_requests import SlowRequests
 from services.standing import needs_leader
 from services.timing import LongTimes, Times
+from services.trace_pages import InFlight, Waiting
 from services.tracing import traced
 
 if TYPE_CHECKING:
@@ -97,11 +100,14 @@ if TYPE_CHECKING:
     from net.rpc import Call, Context, HttpHandler, Stream
     from services.node import Answerable, ApiLimits, Asker, Count, Export
     from services.passwords import Passwords
+    from services.request_times import Waited
+    from services.slow_requests import SlowRequest
     from services.timeouts import Leadership
     from services.tokens import TokenScheme
     from services.tracing import StartSpan
 
-    Read = tuple[Asker, Callable[[View], None]]
+    Read = tuple[Asker, Callable[[View], None], float]
+    """Who asks, what goes on with the answer, and since when it is waited for."""
 
 COMMIT_APPLY_GAP_MAX = 5000
 """Committed entries not yet applied beyond which proposals are refused (etcd's bound)."""
@@ -257,10 +263,13 @@ class ServeActor(NodeActor[ServeMessage]):
         self._alarm_proposed = False
         self._refusal: EtcdError | None = None
         self._proposals: list[tuple[RequestId, bytes]] = []
-        self._waiting: dict[RequestId, tuple[Call, float]] = {}
-        self._accepted: dict[RequestId, tuple[Call, float]] = {}
+        self._waiting: dict[RequestId, Waited] = {}
+        self._accepted: dict[RequestId, Waited] = {}
         """Applied, and waited for as long as their clients do."""
         self._flush_scheduled = False
+        self._turn_s = 0.0
+        """When this turn of the loop was first asked for something that waits for its end."""
+        self._slow = SlowRequests(logger, clock.wall_s)
         self._reads_next: list[Read] = []
         self._round: list[Read] = []
         self._round_number = 0
@@ -280,6 +289,7 @@ class ServeActor(NodeActor[ServeMessage]):
     def setup(self) -> None:
         """Make the engine, and ask to be told what may be read and who leads."""
         self._loop = asyncio.get_running_loop()
+        self.times = RequestTimes(self._loop.time, self._note_long)
         routes = self._additions.routes(self, client_routes(self, self._health))
         if self._http.reflection:
             routes = reflected(routes)
@@ -408,7 +418,7 @@ class ServeActor(NodeActor[ServeMessage]):
             self.identify(call, partial(self._propose_as, call, tag, body), partial(refuse, call))
             return
         request_id, header = self._ids.make_with_header()
-        self._enqueue(call, request_id, b"".join((tag, varint(len(body)), body, header)))
+        self._enqueue(call, tag, request_id, b"".join((tag, varint(len(body)), body, header)))
 
     def _gap_max(self, tag: bytes) -> int:
         # What gives room is let in for longer, so that a server that is behind can be helped.
@@ -420,7 +430,7 @@ class ServeActor(NodeActor[ServeMessage]):
             self.read(call, lambda _view: self._refuse_nobody(call, tag, body))
             return
         request_id, header = self._ids.make_with_identity(identity.user, identity.revision)
-        self._enqueue(call, request_id, b"".join((tag, varint(len(body)), body, header)))
+        self._enqueue(call, tag, request_id, b"".join((tag, varint(len(body)), body, header)))
 
     def _refuse_nobody(self, call: Call, tag: bytes, body: bytes) -> None:
         if self.auth.enabled:
@@ -428,23 +438,26 @@ class ServeActor(NodeActor[ServeMessage]):
         else:
             self.propose(call, tag, body)  # auth was switched off at another member, and this one has heard of it now
 
-    def _enqueue(self, call: Call, request_id: RequestId, data: bytes) -> None:
+    def _enqueue(self, call: Call, tag: bytes, request_id: RequestId, data: bytes) -> None:
         if len(data) > self.limits.request_bytes_max:
             call.fail(status_of(RequestTooLarge()))
             return
-        self._waiting[request_id] = (call, self._loop.time())
-        self._proposals.append((request_id, data))
         if not self._flush_scheduled:
             self._schedule_flush()
+        self._waiting[request_id] = (call, self._turn_s, tag)
+        self._proposals.append((request_id, data))
 
     def _schedule_flush(self) -> None:
         # What other sockets have ready in this round of the loop joins the batch.
         self._flush_scheduled = True
+        self._turn_s = self._loop.time()
         self._loop.call_soon(self._flush)
 
     def _end_batch(self) -> None:
         # The engine writes answers when this returns: what the node can answer at once leaves in the same write.
         self._flush()
+        if self.times.alike_s:
+            self.times.answering(None)
         self._home.settle()
 
     def _flush(self) -> None:
@@ -459,36 +472,39 @@ class ServeActor(NodeActor[ServeMessage]):
             self._lease.tell(Renew(renewals, self.actor_ref))
 
     def _complete(self, message: Completed) -> None:
-        waiting = self._waiting
-        slow_before_s = self._loop.time() - self._slow_s
+        waiting, well = self._waiting, []
+        now_s = self._loop.time()
+        slow_before_s = now_s - self._slow_s
         for request_id, outcome in message.outcomes:
             entry = waiting.pop(request_id, None)
             if entry is None:
                 entry = self._accepted.pop(request_id, None)
                 if entry is None:
                     continue
-            call, since_s = entry
+            call, since_s, _ = entry
             if isinstance(outcome, bytes):
                 call.reply(outcome)
+                well.append(entry)
             else:
                 call.fail(status_of(outcome))
+                self.times.failed(entry, now_s)
             if since_s < slow_before_s:
-                self._warn_slow(call, since_s)
+                self._slow.note(call.method, call.peer, now_s - since_s, now_s)
+        self.times.written(well, now_s)
         # A lone client need not wait for what other actors make of the same entries.
         self._engine.flush()
 
-    def _warn_slow(self, call: Call, since_s: float) -> None:
-        self._logger.warning(
-            "slow request", method=call.method, peer=call.peer, took_s=round(self._loop.time() - since_s, 3)
-        )
+    def _note_long(self, call: Call, took_s: float, now_s: float) -> None:
+        if took_s > self._slow_s:
+            self._slow.note(call.method, call.peer, took_s, now_s)
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
     def read(self, asker: Asker, then: Callable[[View], None]) -> None:
         """See Node."""
-        self._reads_next.append((asker, then))
         if not self._flush_scheduled:
             self._schedule_flush()
+        self._reads_next.append((asker, then, self._turn_s))
 
     def _begin_round(self) -> None:
         # A read may only be answered by a round that began after it came (raft thesis 6.4), so those that come while
@@ -504,7 +520,7 @@ class ServeActor(NodeActor[ServeMessage]):
         reads, self._round = self._round, []
         if message.error is not None:
             self._failed_rounds += 1
-            for call, _ in reads:
+            for call, _, _ in reads:
                 call.fail(status_of(message.error))
         elif message.index <= self.view.applied_index:
             self._run(reads)
@@ -518,10 +534,14 @@ class ServeActor(NodeActor[ServeMessage]):
             self._run(heapq.heappop(self._reads_at)[2])
 
     def _run(self, reads: Sequence[Read]) -> None:
-        view = self.view
-        for call, then in reads:
+        view, times, group_s = self.view, self.times, None
+        for call, then, since_s in reads:
+            if since_s != group_s:
+                group_s = since_s
+                times.answering(since_s)
             if not call.done:
                 then(view)
+        times.answering(None)
 
     def counter(self, view: View) -> Count | None:
         """See Node."""
@@ -669,12 +689,25 @@ class ServeActor(NodeActor[ServeMessage]):
             *(() if self._times is None else self._times.samples()),
             *self._pages.samples(),
             *self._long_times.samples(),
+            *self.times.samples(),
             Sample("etcd_mvcc_db_open_read_transactions", len(self._exports) + self._jobs_waiting),
             Sample("etcd_server_proposals_pending", len(self._waiting)),
             Sample("etcd_server_proposals_failed_total", self._failed_count),
             Sample("etcd_server_slow_read_indexes_total", self._slow_rounds),
             Sample("etcd_server_read_indexes_failed_total", self._failed_rounds),
         ]
+
+    def in_flight(self) -> InFlight:
+        """See Node."""
+        now_s = self._loop.time()
+        writes = [Waiting(call.method, call.peer, now_s - since_s) for call, since_s, _ in self._waiting.values()]
+        reads = [*self._round, *self._reads_next, *(read for _, _, at in self._reads_at for read in at)]
+        oldest_s = max((now_s - since_s for _, _, since_s in reads), default=0.0)
+        return InFlight(writes, len(reads), oldest_s, self._endless.open_streams())
+
+    def slow_requests(self) -> Sequence[SlowRequest]:
+        """See Node."""
+        return tuple(self._slow.newest)
 
     def raft_status(self, then: Callable[..., None]) -> None:
         """See Node."""
@@ -793,15 +826,18 @@ class ServeActor(NodeActor[ServeMessage]):
             self._turn_away(now_s)
         self._alarm_proposed = False
         overdue = []
-        for request_id, (_, since_s) in self._waiting.items():  # oldest first
+        for request_id, (_, since_s, _) in self._waiting.items():  # oldest first
             if since_s >= now_s - self._timeout_s:
                 break
             overdue.append(request_id)
         self._failed_count += len(overdue)
         for request_id in overdue:
-            call, since_s = self._waiting.pop(request_id)
+            entry = self._waiting.pop(request_id)
+            call, since_s, _ = entry
             call.fail(status_of(self._leadership.timeout_of(since_s)))
-            self._warn_slow(call, since_s)
+            self.times.failed(entry, now_s)
+            self._slow.note(call.method, call.peer, now_s - since_s, now_s)
+        self._slow.tick(now_s)
         if self._round and now_s - self._round_started_s > self._timeout_s:
             self._slow_rounds += 1
             self._end_round(ReadIndexed(self._round_number, Index(0), RequestTimeout()))
@@ -863,12 +899,12 @@ class ServeActor(NodeActor[ServeMessage]):
     def _fail_all(self, error: EtcdError) -> None:
         status = status_of(error)
         for waiting in (self._waiting, self._accepted):
-            for call, _ in waiting.values():
+            for call, _, _ in waiting.values():
                 call.fail(status)
             waiting.clear()
         reads = [*self._round, *self._reads_next, *(read for _, _, at in self._reads_at for read in at)]
         self._round, self._reads_next, self._reads_at = [], [], []
-        for asker, _ in reads:
+        for asker, _, _ in reads:
             if not asker.done:
                 asker.fail(status)
         for stream in list(self._streams.values()):

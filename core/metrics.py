@@ -7,6 +7,8 @@ Which families there are, with types, labels and texts, stands in services/metri
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -46,6 +48,14 @@ class Histogram:
         """Count *value*, which was seen so many *times*."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count each of *values*."""
+        if not values:
+            return
+        for place, times in Counter(map(bisect_left, repeat(self.bounds), values)).items():
+            self.counts[place] += times
+        self.total += sum(values)
 
     def distribution(self) -> Distribution:
         """Return what it holds."""

@@ -617,7 +617,7 @@ def _spawn_clients(
             tokens=InsideScheme() if inside else make_token_scheme(config.auth, outside.clock, logger),
             client_cert_auth=config.security.client_cert_auth,
             logger=logger,
-            http=http_options(config, Serves.GRPC if listening is None else listening.serves),
+            http=http_options(config, Serves.GRPC if listening is None else listening.serves, logger),
             profiler=profiler,
             revokes_first=is_on(member.feature_gates, "PriorityRequest"),
             stops_on_defragment=is_on(member.feature_gates, "StopGRPCServiceOnDefrag"),

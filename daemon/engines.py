@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages.extension import RoutesAre
+from daemon.logs import newest_lines
 from daemon.open_files import connections_max
 from daemon.profiles import PROFILES
 from daemon.sockets import bind_host, file_of, remove_file
@@ -94,7 +96,7 @@ def peer_security(config: Config, url: Url, transport: Transport) -> Security | 
     return Security(transport.peers, address_must_fit=compared, for_peers=True)
 
 
-def http_options(config: Config, serves: Serves) -> HttpOptions:
+def http_options(config: Config, serves: Serves, logger: structlog.stdlib.BoundLogger) -> HttpOptions:
     """Return what a client listener offers over HTTP."""
     return HttpOptions(
         serves=serves,
@@ -102,6 +104,7 @@ def http_options(config: Config, serves: Serves) -> HttpOptions:
         origins=frozenset(config.security.cors),
         hosts=frozenset(config.security.host_whitelist),
         profiles=PROFILES if config.metrics.enable_pprof or config.logging.log_level == "debug" else {},
+        lines=partial(newest_lines, logger) if config.logging.log_level == "debug" else None,
         timed=config.metrics.metrics == "extensive",
         client_cert_auth=config.security.client_cert_auth,
         message_bytes_max=config.member.max_request_bytes + GRPC_OVERHEAD_BYTES,

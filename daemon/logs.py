@@ -14,6 +14,7 @@ import math
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from config.schema import Logging
 
 Fields = Mapping[str, Any]
+
+NEWEST_MAX = 500
 
 _REDACTED = "<redacted>"
 _SECRET_NAMES = ("password", "token", "value", "passwords", "tokens", "values")
@@ -112,8 +115,16 @@ def make_logger(
     # The level's methods come from structlog's filtering class, the type that call sites name from its stdlib class.
     bases = (structlog.make_filtering_bound_logger(level), structlog.stdlib.BoundLogger)
     levelled: type[structlog.stdlib.BoundLogger] = type("LevelledLogger", bases, {})
-    processors: list[structlog.typing.Processor] = [_Shape(clock), _render_console if console else _render_json]
+    newest = _Newest(clock)
+    levelled.newest = newest  # type: ignore[attr-defined]  # see newest_lines
+    processors: list[structlog.typing.Processor] = [_Shape(clock), newest, _render_console if console else _render_json]
     return levelled(_Lines(streams), processors=processors, context={})
+
+
+def newest_lines(log: structlog.stdlib.BoundLogger) -> tuple[tuple[float, Fields], ...]:
+    """Return the newest lines that *log* and all bound from it have written, oldest first, with Unix times."""
+    newest: _Newest = type(log).newest  # type: ignore[attr-defined]  # all of them are of the class that make_logger made
+    return tuple(newest.lines)
 
 
 def route_standard_library(log: structlog.stdlib.BoundLogger, settings: Logging) -> logging.Handler:
@@ -174,6 +185,18 @@ class _Shape:
             if isinstance(error, BaseException):
                 line.setdefault("error", _describe(error))
                 line["stacktrace"] = "".join(traceback.format_exception(error)).rstrip()
+        return line
+
+
+class _Newest:
+    """Keeps the newest lines for whoever looks from inside."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self.lines: deque[tuple[float, Fields]] = deque(maxlen=NEWEST_MAX)
+
+    def __call__(self, _logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        self.lines.append((self._clock().timestamp(), line))
         return line
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from net.rpc import HttpRequest, HttpResponder
     from net.websocket import WebSocket
+    from services.trace_pages import LogLines
 
     Profile = Callable[[float], bytes]
     """Makes a profile within so many seconds."""
@@ -48,6 +49,8 @@ class HttpOptions:
     """Names that a request may give for this server; empty for any."""
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     """Pages of profiles by their names; empty for none."""
+    lines: LogLines | None = None
+    """Returns the newest lines of the log, for the pages of traces; without it there are none."""
     timed: bool = False
     """Whether metrics tell how long calls take."""
     client_cert_auth: bool = False

@@ -30,7 +30,7 @@ class ClientHttp:
         self._additions = additions
         self._options = options
         self._gateway = Gateway(node, routes, options.message_bytes_max) if options.gateway else None
-        self._pages = StatusPages(node, options.profiles, for_metrics=options.serves is Serves.METRICS)
+        self._pages = StatusPages(node, options.profiles, options.lines, for_metrics=options.serves is Serves.METRICS)
 
     def samples(self) -> list[Sample]:
         """Return the numbers that are kept here."""

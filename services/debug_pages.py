@@ -1,4 +1,4 @@
-"""The pages below /debug/: the variables of the process, and profiles where the configuration asks for them.
+"""The pages below /debug/: the variables of the process, profiles and traces where the configuration asks for them.
 
 How a profile is made is not known here; it is handed in, and runs on a thread of its own.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 from services.health_checks import TEXT
+from services.trace_pages import TracePages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from net.rpc import HttpRequest, HttpResponder, Status
     from services.access import Profile
     from services.node import Node
+    from services.trace_pages import LogLines
 
 PREFIX: Final = "/debug/pprof/"
 PROFILE_DEFAULT_S: Final = 30.0
@@ -38,15 +40,19 @@ profile: folded stacks, sampled for ?seconds= (30)
 class DebugPages:
     """Answers below /debug/ on one listener."""
 
-    def __init__(self, node: Node, profiles: Mapping[str, Profile]) -> None:
-        """Offer *profiles* by their names; without any there are no such pages."""
+    def __init__(self, node: Node, profiles: Mapping[str, Profile], lines: LogLines | None = None) -> None:
+        """Offer *profiles* by their names; without any, or without *lines* of the log, there are no such pages."""
         self._node = node
         self._profiles = profiles
+        self._traces = None if lines is None else TracePages(node, lines)
 
     def find(self, path: str) -> Callable[[HttpRequest, HttpResponder], None] | None:
         """Return what answers *path*, if anything does."""
         if path == "/debug/vars":
             return self._variables
+        traced = None if self._traces is None else self._traces.find(path)
+        if traced is not None:
+            return traced
         if not self._profiles or not path.startswith(PREFIX):
             return None
         name = path.removeprefix(PREFIX)

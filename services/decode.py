@@ -60,9 +60,11 @@ def decode_entry(
     return request
 
 
-def reply_with(call: Call, answer: Callable[[], bytes]) -> None:
-    """Answer *call* with what *answer* returns, or the EtcdError that it raises."""
+def reply_with(call: Call, answer: Callable[[], bytes]) -> bool:
+    """Answer *call* with what *answer* returns, or the EtcdError that it raises; return whether it was the former."""
     try:
         call.reply(answer())
     except EtcdError as error:
         call.fail(status_of(error))
+        return False
+    return True

@@ -34,6 +34,10 @@ class EndlessStreams:
         streams = {path: self._follow(method) if path in ENDLESS else method for path, method in routes.streams.items()}
         return replace(routes, streams=streams)
 
+    def open_streams(self) -> list[tuple[str, str]]:
+        """Return method and peer of each, oldest first."""
+        return [(stream.method, stream.peer) for _, stream in sorted(self._open.items())]
+
     def finish(self, status: Status) -> None:
         """End all of them."""
         for _, stream in sorted(self._open.items()):

@@ -16,7 +16,7 @@ from core.apply.range import range_response
 from core.apply.txn import check_delete, check_put, check_range, check_txn, is_read_only, is_serializable
 from core.auth.permissions import READ
 from proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
-from services.decode import decode, decode_entry, reply_with
+from services.decode import decode, decode_entry
 from services.identity import admit_read
 
 if TYPE_CHECKING:
@@ -101,9 +101,11 @@ class KvService:
         header = self._node.header()
         count = self._node.counter(view)
         if is_large(request, count):
-            self._node.work(call, lambda: range_response(view, request, header))
+            self._node.work(self._node.times.long_range(call), lambda: range_response(view, request, header))
         else:
-            reply_with(call, lambda: range_response(view, request, header, count))
+            self._node.times.answer_range(
+                call, lambda: range_response(view, request, header, count), alike=not request.range_end
+            )
 
     def _read_only_txn(self, call: Call, request: TxnRequest, view: View) -> None:
         if self._node.auth.enabled:
@@ -121,9 +123,10 @@ class KvService:
         count = self._node.counter(view)
         ranges = [op.request_range for ops in (request.success, request.failure) for op in ops]
         if any(compare.range_end for compare in request.compare) or any(is_large(each, count) for each in ranges):
-            self._node.work(call, lambda: read_only_txn_response(view, request, header))
+            timed = self._node.times.long_txn(call)
+            self._node.work(timed, lambda: read_only_txn_response(view, request, header))
         else:
-            reply_with(call, lambda: read_only_txn_response(view, request, header, count))
+            self._node.times.answer_txn(call, lambda: read_only_txn_response(view, request, header, count))
 
 
 def no_lease(_lease: LeaseId) -> tuple[bytes, ...]:

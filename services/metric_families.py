@@ -219,7 +219,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "etcd_server_proposals_pending": Family("gauge", "Proposals of clients that wait for their answer."),
     "etcd_server_quota_backend_bytes": Family("gauge", "Size from which on the store refuses to grow."),
+    "etcd_server_range_duration_seconds": Family(
+        "histogram", "Time to read a range; of the reads of one key in a turn of the loop, as the first.", ("success",)
+    ),
     "etcd_server_read_indexes_failed_total": Family("counter", "Rounds of linearizable reads that failed."),
+    "etcd_server_request_duration_seconds": Family(
+        "histogram", "Time from a client's request until it is answered, by its kind.", ("type", "success")
+    ),
     "etcd_server_slow_apply_total": Family("counter", "Batches whose application took longer than it should."),
     "etcd_server_slow_read_indexes_total": Family("counter", "Rounds of linearizable reads that timed out."),
     "etcd_server_snapshot_apply_in_progress_total": Family(

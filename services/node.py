@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from core.types import LeaseId, MemberId, Term
     from net.rpc import Call, Context, Status, Stream
     from services.passwords import Passwords
+    from services.request_times import RequestTimes
+    from services.slow_requests import SlowRequest
     from services.tokens import TokenScheme
+    from services.trace_pages import InFlight
 
     Count = Callable[[bytes, bytes], int]
     """How many live keys lie in [key, range_end)."""
@@ -140,6 +143,10 @@ class Node(Protocol):
     @property
     def passwords(self) -> Passwords:
         """Hashes and checks passwords; slow methods through hash_password."""
+
+    @property
+    def times(self) -> RequestTimes:
+        """Counts how long reads take."""
 
     @property
     def tokens(self) -> TokenScheme:
@@ -261,6 +268,12 @@ class Node(Protocol):
 
     def gather(self, then: Callable[[Sequence[Sample]], None]) -> None:
         """Look up the numbers that the actors keep of their work, as they are now."""
+
+    def in_flight(self) -> InFlight:
+        """Look up what clients of this listener wait for."""
+
+    def slow_requests(self) -> Sequence[SlowRequest]:
+        """Return the newest requests of this listener that took too long, oldest first."""
 
     def sizes(self, then: Callable[[tuple[int, int]], None]) -> None:
         """Look up the bytes allocated by the store's files, and the bytes in use."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from net.rpc import HttpRequest, HttpResponder
     from services.access import Profile
     from services.node import Node
+    from services.trace_pages import LogLines
 
     Page = Callable[[HttpRequest, HttpResponder], None]
 
@@ -36,7 +37,14 @@ ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}
 class StatusPages:
     """Answers HTTP requests on one listener."""
 
-    def __init__(self, node: Node, profiles: Mapping[str, Profile] = NO_PROFILES, *, for_metrics: bool = False) -> None:
+    def __init__(
+        self,
+        node: Node,
+        profiles: Mapping[str, Profile] = NO_PROFILES,
+        lines: LogLines | None = None,
+        *,
+        for_metrics: bool = False,
+    ) -> None:
         """Leave out all but health and metrics where the listener is *for_metrics*."""
         self._node = node
         self._successes = 0
@@ -49,7 +57,7 @@ class StatusPages:
         self._debug: DebugPages | None = None
         if not for_metrics:
             self._pages["/version"] = self._version
-            self._debug = DebugPages(node, profiles)
+            self._debug = DebugPages(node, profiles, lines)
 
     def handle(self, request: HttpRequest, responder: HttpResponder) -> None:
         """Answer one request (an HttpHandler)."""

@@ -17,7 +17,9 @@ from core.types import LeaseId, MemberId, Term
 from services.errors import status_of
 from services.node import ApiLimits
 from services.passwords import Passwords
+from services.request_times import RequestTimes
 from services.tokens import SimpleScheme, TokenScheme
+from services.trace_pages import InFlight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from core.raft.messages import ConfChange
     from net.rpc import Call, Context, Stream
     from services.node import Answerable, Asker, Count, Export
+    from services.slow_requests import SlowRequest
 
 MEMBER = MemberId(0xA1)
 CLUSTER = 0xC1
@@ -72,6 +75,9 @@ class FakeNode:
         """Who calls; None while that cannot be told yet (see tell_identity)."""
         self.unidentified: list[tuple[Callable[[Identity], None], Callable[[EtcdError], None]]] = []
         self.passwords = Passwords(4, 1, bytes)
+        self.flight = InFlight((), 0, 0.0, ())
+        self.slow: list[SlowRequest] = []
+        self.times = RequestTimes(lambda: 0.0, lambda *_anything: None)
         self.tokens: TokenScheme = SimpleScheme(SimpleTokens(300), Random(1))
         self.hashes: list[tuple[Callable[[], object], Callable[[object], None]]] = []
 
@@ -105,6 +111,14 @@ class FakeNode:
                 call.reply(job())
             except EtcdError as error:
                 call.fail(status_of(error))
+
+    def in_flight(self) -> InFlight:
+        """See Node."""
+        return self.flight
+
+    def slow_requests(self) -> Sequence[SlowRequest]:
+        """See Node."""
+        return self.slow
 
     def header(self) -> bytes:
         """See Node."""

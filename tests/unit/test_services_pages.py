@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.errors import RequestTimeout
+from core.metrics import Distribution, Sample
 from core.types import MemberId
 from core.version import SERVER_VERSION
 from net.rpc import HttpRequest
 from services.errors import status_of
+from services.slow_requests import SlowRequest
 from services.status_pages import StatusPages
+from services.trace_pages import InFlight, Waiting
 from tests.fake_node import MEMBER, FakeNode
 
 if TYPE_CHECKING:
@@ -162,3 +165,77 @@ def test_pages_are_read_only(path: str) -> None:
 def test_a_query_of_any_bytes_is_taken(query: str) -> None:
     """It comes from anybody."""
     assert health(FakeNode(), query).status == 200
+
+
+LINES = (
+    (1_699_999_000.0, {"level": "info", "ts": "22:00:00", "caller": "actors/raft.py:9", "msg": "became leader"}),
+    (1_699_999_995.0, {"level": "error", "ts": "22:13:15", "caller": "actors/raft.py:10", "msg": "odd", "peer": "<b>"}),
+)
+
+
+def trace_page(node: FakeNode, path: str, query: str = "", *, peer: str = "127.0.0.1:9") -> FakeResponder:
+    """Ask for a page of traces where the log is at debug."""
+    responder = FakeResponder()
+    request = HttpRequest("GET", path, query, {}, b"", peer, secure=False, common_name=None)
+    StatusPages(node, lines=lambda: LINES).handle(request, responder)
+    return responder
+
+
+@pytest.mark.parametrize("path", ["/debug/requests", "/debug/events"])
+def test_pages_of_traces_are_for_this_machine_at_debug_alone(path: str) -> None:
+    """They tell who talks to this server and what it logs, which is nobody's business from afar (etcd's own rule)."""
+    node = FakeNode()
+    assert get(node, path).status == 404
+    for peer in ("192.0.2.1:9", "[2001:db8::1]:9", "127.0.0.1.example.org:9"):
+        refused = trace_page(node, path, peer=peer)
+        assert (refused.status, refused.body) == (401, b"not allowed\n")
+    assert node.asked == []
+
+
+def test_the_page_of_requests_shows_what_is_known_anyhow() -> None:
+    """Who hangs, what is slow, how calls end: the first questions about a server that behaves oddly."""
+    node = FakeNode()
+    put = ("unary", "etcdserverpb.KV", "Put")
+    node.flight = InFlight([Waiting("/etcdserverpb.KV/Put", "10.0.0.1:5", 1.25)], 3, 0.5, [("/Watch", "<peer>")] * 2)
+    node.slow.append(SlowRequest(1_699_999_990.0, "/etcdserverpb.KV/Txn", "10.0.0.2:6", 2.5))
+    responder = trace_page(node, "/debug/requests", peer="[::1]:9")
+    node.answer(
+        [
+            Sample("grpc_server_started_total", 0, ("unary", "etcdserverpb.KV", "Range")),
+            Sample("grpc_server_started_total", 7, put),
+            Sample("grpc_server_handled_total", 4, (*put, "OK")),
+            Sample("grpc_server_handled_total", 2, (*put, "Unavailable")),
+            Sample(
+                "etcd_server_request_duration_seconds", Distribution((0.001, 0.002), (1, 0, 4), 9.0), ("Put", "true")
+            ),
+            Sample(
+                "etcd_server_request_duration_seconds", Distribution((0.001, 0.002), (2, 0, 0), 9.0), ("Put", "true")
+            ),
+        ]
+    )
+    assert responder.status == 200
+    assert responder.headers["content-type"] == "text/html; charset=utf-8"
+    page = responder.body.decode()
+    for shown in (
+        "<td>etcdserverpb.KV/Put</td><td>[1 active]</td><td>[4 ok]</td><td>[2 errors]</td><td>Unavailable: 2</td>",
+        "<td>Put</td><td>ok</td><td>3</td><td></td><td>4</td>",
+        "waiting: 1 writes; 3 reads, 0.500 s",
+        "<td>10.0.0.1:5</td><td>1.250 s</td>",
+        "<td>&lt;peer&gt;</td><td>2</td>",
+        "<td>10 s ago</td><td>/etcdserverpb.KV/Txn</td><td>10.0.0.2:6</td><td>2.500 s</td>",
+    ):
+        assert shown in page
+    assert "KV/Range" not in page
+
+
+def test_the_page_of_events_shows_the_newest_lines_of_the_log() -> None:
+    """By where they come from, with how long ago errors were; what they contain is text and never markup."""
+    page = trace_page(FakeNode(), "/debug/events").body.decode()
+    assert '<a href="?fam=actors%2Fraft.py">actors/raft.py</a>' in page
+    row = "<td>[2 total]</td><td>[1 errs&lt;10s]</td><td>[1 errs&lt;1m]</td>"
+    assert row in page
+    assert "became leader" not in page
+    family = trace_page(FakeNode(), "/debug/events", "fam=actors%2Fraft.py").body.decode()
+    assert "<td>became leader</td>" in family
+    assert "odd peer=&lt;b&gt;" in family
+    assert b"<h2>" not in trace_page(FakeNode(), "/debug/events", "fam=<script>").body
