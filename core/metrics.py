@@ -7,8 +7,6 @@ Which families there are, with types, labels and texts, stands in services/metri
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -53,8 +51,13 @@ class Histogram:
         """Count each of *values*."""
         if not values:
             return
-        for place, times in Counter(map(bisect_left, repeat(self.bounds), values)).items():
-            self.counts[place] += times
+        counts, bounds = self.counts, self.bounds
+        lowest = bisect_left(bounds, min(values))
+        if lowest == bisect_left(bounds, max(values)):  # as in nearly every batch
+            counts[lowest] += len(values)
+        else:
+            for value in values:
+                counts[bisect_left(bounds, value)] += 1
         self.total += sum(values)
 
     def distribution(self) -> Distribution:

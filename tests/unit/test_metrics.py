@@ -32,6 +32,10 @@ def test_a_histogram_counts_up_to_and_including_its_bounds() -> None:
         histogram.observe(value)
     histogram.observe(2, times=2)
     assert histogram.distribution() == ((1, 2), (2, 3, 1), 10.0)
+    histogram.observe_all([])
+    histogram.observe_all([1.1, 2.0])
+    histogram.observe_all([0.5, 3.0])
+    assert histogram.distribution() == ((1, 2), (3, 5, 2), 16.6)
     assert exponential(1, 2, 3) == (1, 2, 4)
 
 
