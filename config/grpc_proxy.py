@@ -100,7 +100,9 @@ class ProxyFlags:
     experimental_serializable_ordering: bool = flag(
         "Whether serializable reads through this proxy never go back in time.", SWITCH, False
     )
-    experimental_leasing_prefix: str = flag("Not supported.", TEXT, "")
+    experimental_leasing_prefix: str = flag(
+        "Prefix of keys by which this proxy owns those that are read through it, and answers them itself.", TEXT, ""
+    )
     experimental_enable_grpc_logging: bool = flag("Whether to log every call.", SWITCH, False)
     debug: bool = flag("Whether to log more.", SWITCH, False)
 
@@ -153,11 +155,6 @@ def refusals(flags: ProxyFlags) -> Iterator[str]:
         yield f"min version ({flags.tls_min_version}) is greater than max version ({flags.tls_max_version})"
     if flags.tls_min_version == "TLS1.3" and flags.listen_cipher_suites:
         yield "cipher suites cannot be configured when only TLS1.3 is enabled"
-    if flags.experimental_leasing_prefix:
-        yield (
-            "actcd does not support --experimental-leasing-prefix: a proxy that owns keys makes every other writer "
-            "wait for it; leave it empty"
-        )
     for name in ("endpoints_auto_sync_interval", "dial_keepalive_time", "dial_keepalive_timeout"):
         if getattr(flags, name) < 0:
             yield f"--{name.replace('_', '-')} must not be negative"

@@ -205,7 +205,11 @@ def assemble(
         return host.spawn(
             shared,
             FrontActor,
-            settings=replace(settings, ordered=settings.ordered and not for_pages),
+            settings=replace(
+                settings,
+                ordered=settings.ordered and not for_pages,
+                leasing_prefix=b"" if for_pages else settings.leasing_prefix,
+            ),
             namespace=namespace,
             endpoints=endpoints,
             upstream=upstream,
@@ -287,6 +291,7 @@ def plan(flags: ProxyFlags, logger: structlog.stdlib.BoundLogger) -> Plan:
     front = Front(
         profiles=PROFILES if flags.enable_pprof else {},
         namespace=flags.namespace.encode("utf-8", "surrogateescape"),
+        leasing_prefix=flags.experimental_leasing_prefix.encode("utf-8", "surrogateescape"),
         advertise_client_url=flags.advertise_client_url,
         resolver_prefix=flags.resolver_prefix,
         resolver_ttl_s=flags.resolver_ttl,

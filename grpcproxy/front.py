@@ -22,18 +22,22 @@ from core.errors import EtcdError, InvalidAuthToken, PermissionDenied, UserEmpty
 from core.metrics import Sample
 from grpcproxy.cache import RangeCache
 from grpcproxy.kv import KvProxy, finish
+from grpcproxy.leasing import Leasing
 from grpcproxy.messages import (
     ClientAsked,
     ClientClosed,
     ClientEvent,
     ClientOpened,
+    CloseStream,
     Finish,
     Forward,
     Frames,
     FrontMessage,
     GiveUp,
     Group,
+    OpenStream,
     ProxiesAre,
+    SendOn,
     StreamEnded,
     StreamGot,
     StreamOpened,
@@ -60,7 +64,8 @@ if TYPE_CHECKING:
     from actors.messages.metrics import Gather as GatherMessage
     from actors.serve import Engine
     from core.clock import Clock
-    from grpcproxy.messages import LeasesMessage, UpstreamMessage, WatchesMessage
+    from grpcproxy.leasing_session import Receiver
+    from grpcproxy.messages import LeasesMessage, Metadata, UpstreamMessage, WatchesMessage
     from grpcproxy.namespace import Namespace
     from grpcproxy.pages import Fetch
     from grpcproxy.settings import Front
@@ -163,7 +168,13 @@ class FrontActor(NodeActor[FrontMessage]):
         self._streams: dict[int, SharedStream | OwnStream | WatchProbe] = {}
         self._probes: dict[int, WatchProbe] = {}
         self._cache = RangeCache()
-        self._kv = KvProxy(self, self._cache, ordered=settings.ordered, read_only=settings.read_only)
+        self._receivers: dict[int, Receiver] = {}
+        self._leasing: Leasing | None = None
+        if settings.leasing_prefix:
+            inside = b"" if namespace is None else namespace.prefix
+            self._leasing = Leasing(self, settings.leasing_prefix, inside, logger)
+        passing = self._leasing or self
+        self._kv = KvProxy(passing, self._cache, ordered=settings.ordered, read_only=settings.read_only)
         self._proxies: tuple[tuple[str, str], ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open_at_s: float | None = None
@@ -189,16 +200,20 @@ class FrontActor(NodeActor[FrontMessage]):
                     if stream is not None:
                         stream.send(frame)
             case StreamGot():
-                stream = self._streams.get(message.number)
-                if stream is not None:
-                    stream.send(message.body)
+                taker = self._streams.get(message.number) or self._receivers.get(message.number)
+                if taker is not None:
+                    taker.send(message.body)
             case Finish():
                 for number in message.numbers:
                     self._finish(number, message.status)
             case StreamEnded():
+                receiver = self._receivers.pop(message.number, None)
+                if receiver is not None:
+                    receiver.finish(message.status)
                 self._finish(message.number, message.status)
             case StreamOpened():
-                pass  # its client has nothing to wait for
+                if message.number in self._receivers:  # else it is a client's, which has nothing to wait for
+                    self._receivers[message.number].opened()
             case ProxiesAre():
                 self._proxies = message.proxies
             case Tick():
@@ -244,23 +259,73 @@ class FrontActor(NodeActor[FrontMessage]):
 
     def pass_on(self, call: Call, body: bytes, then: Callable[[bytes | Status], None]) -> None:
         """See Passing."""
-        path = call.method
-        passage = None if self._namespace is None else self._namespace.passages.get(path)
         try:
             metadata = metadata_of(call)
+        except NotPassedOn as error:
+            then(Status(Code.INVALID_ARGUMENT, str(error)))
+            return
+        if len(self._calls) >= CALLS_MAX:
+            then(TOO_MANY)
+            return
+        deadline_s = call.deadline_s
+        timeout_s = None if deadline_s is None else max(deadline_s - self._loop.time(), 0.0)
+        token = self._enter(call, call.method, body, metadata, timeout_s, then)
+        if token is not None:
+            call.when_abandoned(partial(self._give_up, token))
+
+    def now_s(self) -> float:
+        """See Carrier."""
+        return self._loop.time()
+
+    def ask(
+        self,
+        path: str,
+        body: bytes,
+        metadata: Metadata,
+        timeout_s: float | None,
+        then: Callable[[bytes | Status], None],
+    ) -> None:
+        """See Carrier."""
+        self._enter(Probe(), path, body, metadata, timeout_s, then)
+
+    def open(self, path: str, receiver: Receiver) -> int:
+        """See Carrier."""
+        number = next(self._numbers)
+        self._receivers[number] = receiver
+        self._upstream.tell(OpenStream(number, path, (), None, self.actor_ref))
+        return number
+
+    def send_on(self, number: int, body: bytes) -> None:
+        """See Carrier."""
+        self._upstream.tell(SendOn(number, self.actor_ref, body))
+
+    def close(self, number: int) -> None:
+        """See Carrier."""
+        if self._receivers.pop(number, None) is not None:
+            self._upstream.tell(CloseStream(number, self.actor_ref))
+
+    def _enter(
+        self,
+        waiting: Waiting,
+        path: str,
+        body: bytes,
+        metadata: Metadata,
+        timeout_s: float | None,
+        then: Callable[[bytes | Status], None],
+    ) -> int | None:
+        """Ask a member, through the namespace; return the token of what waits, None if *then* has been told at once."""
+        passage = None if self._namespace is None else self._namespace.passages.get(path)
+        try:
             if passage is not None:
                 request = passage.request.FromString(body)
                 passage.enter(request)
                 body = request.SerializeToString()
-        except NotPassedOn as error:
-            then(Status(Code.INVALID_ARGUMENT, str(error)))
-            return
         except DecodeError as error:
             then(undecodable(error))
-            return
+            return None
         except EtcdError as error:
             then(status_of(error))
-            return
+            return None
 
         def end(outcome: bytes | Status) -> None:
             if isinstance(outcome, Status):
@@ -278,13 +343,7 @@ class FrontActor(NodeActor[FrontMessage]):
                 self._cache.clear()
             then(outcome)
 
-        if len(self._calls) >= CALLS_MAX:
-            then(TOO_MANY)
-            return
-        deadline_s = call.deadline_s
-        timeout_s = None if deadline_s is None else max(deadline_s - self._loop.time(), 0.0)
-        token = self._forward(call, path, body, metadata, timeout_s, end)
-        call.when_abandoned(partial(self._give_up, token))
+        return self._forward(waiting, path, body, metadata, timeout_s, end)
 
     def _give_up(self, token: int) -> None:
         """Have what nobody waits for given up at the members too: who campaigns or waits for a lock holds on there."""
@@ -296,7 +355,7 @@ class FrontActor(NodeActor[FrontMessage]):
         waiting: Waiting,
         path: str,
         body: bytes,
-        metadata: Any,  # noqa: ANN401 - Metadata, which only type checkers import
+        metadata: Metadata,
         timeout_s: float | None,
         then: Callable[[bytes | Status], None],
     ) -> int:
@@ -384,6 +443,8 @@ class FrontActor(NodeActor[FrontMessage]):
             if now_s > probe.until_s:
                 probe.finish(STOPPED)
                 self._end_probe(number)
+        if self._leasing is not None:
+            self._leasing.tick()
         if self._open_at_s is not None and now_s >= self._open_at_s:
             self._open_at_s = None
             self._recover_order()
@@ -485,6 +546,8 @@ class FrontActor(NodeActor[FrontMessage]):
         self._opened()
 
     async def _drain(self, message: Drain) -> None:
+        if self._leasing is not None:
+            self._leasing.stop()
         await self._engine.drain(message.timeout_s)
         await self._engine.close()
         message.after.send()

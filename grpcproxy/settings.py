@@ -48,6 +48,8 @@ class Front:
     profiles: Mapping[str, Profile]
     """Empty: there are no such pages."""
     namespace: bytes = b""
+    leasing_prefix: bytes = b""
+    """Below it stand the keys by which proxies own others; empty: none does."""
     advertise_client_url: str = ""
     resolver_prefix: str = ""
     resolver_ttl_s: int = 0
