@@ -8,6 +8,7 @@ its order; which mailbox is next is drawn.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
@@ -94,8 +95,10 @@ class Schedule:
             self.spent_s = 0.0
             heapq.heappop(self._timed)[2]()
         waiting = self._waiting
-        ready = [mailbox for mailbox in waiting if mailbox.due_s <= now_s]
-        if ready:
+        dues = [mailbox.due_s for mailbox in waiting]
+        first_s = min(dues, default=math.inf)
+        if first_s <= now_s:
+            ready = [mailbox for mailbox, due_s in zip(waiting, dues, strict=True) if due_s <= now_s]
             mailbox = ready[self._random.randrange(len(ready))] if len(ready) > 1 else ready[0]
             self.spent_s = 0.0
             self.deliveries += 1
@@ -108,12 +111,11 @@ class Schedule:
             if not mailbox.empty() and mailbox not in self._waiting:
                 self._waiting.append(mailbox)
             return
-        moments = [mailbox.due_s for mailbox in waiting]
         if self._timed:
-            moments.append(self._timed[0][0])
-        if not moments:
+            first_s = min(first_s, self._timed[0][0])
+        if first_s == math.inf:
             raise Failure("nothing is left to happen: nobody ticks")
-        self.now_s = min(moments)
+        self.now_s = first_s
 
     def run_until(self, end_s: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Go on until *end_s* or until *done*, which is asked every tenth of a second; whether it was done."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.tidy.test_layers import ROOT, modules
+from tests.tidy.test_layers import ROOT, modules, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ BANNED_NAMES = {
 
 def offences(path: Path) -> Iterator[str]:
     """Yield every use of a clock or of chance in the module at *path*."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] in BANNED_MODULES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,16 @@ IMPURE = {
 """Standard modules through which a decision would depend on more than its arguments."""
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return what the module at *path* says."""
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> set[str]:
     """Return the top-level names that the module at *path* imports when it runs (not those for type checking only)."""
     found: set[str] = set()
-    for node in _running(ast.parse(path.read_text())):
+    for node in _running(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:

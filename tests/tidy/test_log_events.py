@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from config.schema import DECLARED
-from tests.tidy.test_layers import MAY_IMPORT, ROOT, modules
+from tests.tidy.test_layers import MAY_IMPORT, ROOT, modules, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def logged() -> set[Event]:
     events = {(each.setting.note, "warn") for each in DECLARED if each.setting.note is not None}
     for layer in MAY_IMPORT:
         for path in modules(layer):
-            tree = ast.parse(path.read_text())
+            tree = parsed(path)
             for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
                 level, message = _logging(call)
                 if message is not None and ast.unparse(message) not in PASSED_ON:
@@ -86,8 +86,9 @@ def documented() -> list[Event]:
 
 def test_every_event_is_documented_and_every_documented_one_is_logged() -> None:
     """An operator who greps for a line finds what it means, and no line is promised that never comes."""
-    assert sorted(logged() - set(documented())) == [], "logged, but not in the document"
-    assert sorted(set(documented()) - logged()) == [], "in the document, but not logged"
+    events, rows = logged(), set(documented())
+    assert sorted(events - rows) == [], "logged, but not in the document"
+    assert sorted(rows - events) == [], "in the document, but not logged"
 
 
 def test_no_event_is_documented_twice() -> None:
