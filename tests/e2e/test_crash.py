@@ -127,6 +127,7 @@ def check_store(client: Stubs, ledgers: list[Ledger], last_revision: int) -> int
     return int(response.header.revision)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60 + 5 * CYCLE_COUNT)
 def test_killed_again_and_again_under_load(make_server: MakeServer) -> None:
     """SIGKILL at random moments: nothing acknowledged is lost or moved, nothing half done, revisions only rise.

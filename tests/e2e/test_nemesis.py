@@ -15,6 +15,7 @@ pytestmark = pytest.mark.e2e
 SECONDS = 20.0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_promises_are_kept_under_faults(tmp_path: Path) -> None:
     """Linearizable, nothing acknowledged lost, watches complete, and all members equal once the faults have ended."""
