@@ -208,6 +208,18 @@ class Cluster:
         """Wait until all running members hold the same keys at the same revision."""
         wait_for(lambda: len({self._hash(member) for member in self.running}) == 1, timeout_s, "all hashes are equal")
 
+    def mend(self) -> None:
+        """Connect everybody, start who does not run, and wait until all serve and hold the same."""
+        if self.proxied:
+            self.heal()
+        stopped = [member for member in self.members if member not in self.running]
+        for member in stopped:
+            member.launch()
+        for member in stopped:
+            self.wait_until_serving(member)
+        self.leader()
+        self.wait_until_equal()
+
     def forget(self, members: Sequence[Member]) -> None:
         """Kill *members* for ever, and configure others without them."""
         for member in members:
@@ -253,6 +265,38 @@ def cluster_of(count: int, directory: Path, settings: Mapping[str, object] | Non
         yield cluster
     finally:
         cluster.close()
+
+
+class SharedCluster:
+    """A cluster for test after test, whole before each; a new one where the last test has left something else."""
+
+    def __init__(
+        self, directory: Path, programs: Sequence[Program], settings: Mapping[str, object] | None = None
+    ) -> None:
+        """One member for each of *programs*."""
+        self._directory = directory
+        self._programs = programs
+        self._settings = settings or {}
+        self._made: list[Cluster] = []
+
+    def whole(self) -> Cluster:
+        """Return it."""
+        if self._made:
+            try:
+                self._made[-1].mend()
+            except AssertionError:
+                self.close()
+            else:
+                return self._made[-1]
+        folder = self._directory / f"cluster{len(list(self._directory.iterdir()))}"
+        self._made.append(Cluster(folder, self._programs, self._settings))
+        self._made[-1].found(len(self._programs))
+        return self._made[-1]
+
+    def close(self) -> None:
+        """Kill all members."""
+        while self._made:
+            self._made.pop().close()
 
 
 class Writer:

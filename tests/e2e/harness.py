@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -161,7 +161,13 @@ class Server:
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start the process and wait until it answers a linearizable read."""
-        process = self.launch()
+        self.launch()
+        self.wait_until_ready(timeout_s)
+
+    def wait_until_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until the process, which was launched, answers a linearizable read."""
+        process = self.process
+        assert process is not None, "not launched"
         deadline_s = time.monotonic() + timeout_s
         while not self._healthy():
             assert process.poll() is None, f"{self.program.name} left with {process.returncode}:\n{self.log_tail()}"
@@ -238,6 +244,18 @@ def running(server: Server) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def running_together(*servers: Server) -> Iterator[None]:
+    """Start *servers* side by side, and kill them at the end whatever happened."""
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.close)
+            server.launch()
+        for server in servers:
+            server.wait_until_ready()
+        yield
 
 
 def etcdctl_environment(server: Server) -> dict[str, str]:

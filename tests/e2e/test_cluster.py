@@ -5,10 +5,10 @@ No acknowledged write is lost, a minority serves nothing that could be stale, an
 
 import os
 import signal
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from random import Random
 from typing import Any, Final
 
@@ -16,9 +16,19 @@ import grpc
 import pytest
 
 from proto import rpc_pb2
-from tests.e2e.client import CALL_TIMEOUT_S, connect
-from tests.e2e.cluster import ELECTION_MS, Cluster, Member, Writer, cluster_of, expect_all, members_of, put_many
-from tests.e2e.harness import run_etcdctl, wait_for
+from tests.e2e.client import CALL_TIMEOUT_S, Stubs, connect
+from tests.e2e.cluster import (
+    ELECTION_MS,
+    Cluster,
+    Member,
+    SharedCluster,
+    Writer,
+    cluster_of,
+    expect_all,
+    members_of,
+    put_many,
+)
+from tests.e2e.harness import actcd, run_etcdctl, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -26,11 +36,17 @@ CYCLE_COUNT: Final = int(os.environ.get("ACTCD_CLUSTER_CYCLES", "6"))
 """How often members are killed in turn."""
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedCluster]:
+    """What the tests of this module share."""
+    with closing(SharedCluster(tmp_path_factory.mktemp("shared"), [actcd()] * 3)) as clusters:
+        yield clusters
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(shared: SharedCluster) -> Cluster:
     """Three members that serve."""
-    with cluster_of(3, tmp_path) as started:
-        yield started
+    return shared.whole()
 
 
 def put(endpoint: str, key: bytes, value: bytes = b"v", timeout_s: float = CALL_TIMEOUT_S) -> int:
@@ -176,27 +192,28 @@ def test_a_watch_survives_an_election(cluster: Cluster) -> None:
     """A stream at a follower loses and repeats nothing while the leader changes."""
     leader = cluster.leader()
     follower = cluster.followers()[0]
-    with connect(follower.endpoint) as client:
-        create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"w", range_end=b"x"))
-        requests = iter_then_wait(create)
-        stream = client.watch.Watch(requests, timeout=60.0)
-        assert next(stream).created
+    with connect(follower.endpoint) as client, watching(client, b"w", b"x") as stream:
         writer = Writer([member.endpoint for member in cluster.members if member is not leader])
         writer.wait_for_more(20)
         leader.kill()
         writer.wait_for_more(20)
         writer.stop()
         seen: list[bytes] = []
-        while len(set(seen)) < len(writer.acknowledged):
+        while not writer.acknowledged.keys() <= set(seen):
             seen += [event.kv.key for event in next(stream).events]
-        stream.cancel()
     assert [key for key in dict.fromkeys(seen) if key in writer.acknowledged] == sorted(writer.acknowledged)
 
 
-def iter_then_wait(first: rpc_pb2.WatchRequest) -> Iterator[rpc_pb2.WatchRequest]:
-    """Send one request and keep the stream open."""
-    yield first
-    time.sleep(60.0)
+@contextmanager
+def watching(client: Stubs, key: bytes, range_end: bytes) -> Iterator[Any]:
+    """A stream of answers about a range, open at both ends."""
+    requests: SimpleQueue[rpc_pb2.WatchRequest | None] = SimpleQueue()
+    requests.put(rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=key, range_end=range_end)))
+    stream = client.watch.Watch(iter(requests.get, None), timeout=90.0)
+    assert next(stream).created
+    yield stream
+    stream.cancel()
+    requests.put(None)
 
 
 def test_a_member_joins_after_compaction_learns_votes_and_leaves(tmp_path: Path) -> None:
@@ -244,11 +261,15 @@ def test_a_member_that_has_lost_its_data_is_told_what_to_do(cluster: Cluster) ->
     """It may have voted: if it came back as if nothing had been, two leaders of one term were possible."""
     lost = cluster.followers()[0]
     lost.kill()
-    lost.settings = {**lost.settings, "data-dir": str(lost.directory / "other")}
+    settings = lost.settings
+    lost.settings = {**settings, "data-dir": str(lost.directory / "other")}
     assert lost.launch().wait(20.0) == 1
     assert "has already been bootstrapped" in lost.log_tail()
+    lost.settings = settings
+    cluster.restart(lost)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_five_members_lose_any_two_under_load(tmp_path: Path) -> None:
     """Leader and follower die at once, and two others after them: writes go on, and all come back."""
@@ -276,22 +297,19 @@ def test_leadership_goes_round_under_load(cluster: Cluster) -> None:
     with connect(cluster.members[0].endpoint) as client:
         lease = client.lease.LeaseGrant(rpc_pb2.LeaseGrantRequest(TTL=5), timeout=CALL_TIMEOUT_S).ID
         client.kv.Put(rpc_pb2.PutRequest(key=b"leased", lease=lease), timeout=CALL_TIMEOUT_S)
-        create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"l", range_end=b"x"))
-        stream = client.watch.Watch(iter_then_wait(create), timeout=90.0)
-        assert next(stream).created
-        writer = Writer([member.endpoint for member in cluster.members])
-        for target in (*cluster.members, cluster.members[0]):
+        with watching(client, b"l", b"x") as stream:
+            writer = Writer([member.endpoint for member in cluster.members])
+            for target in (*cluster.members, cluster.members[0]):
+                writer.wait_for_more(10)
+                move_leader(cluster, target)
+                renewal = iter([rpc_pb2.LeaseKeepAliveRequest(ID=lease)])
+                with connect(target.endpoint) as anywhere:
+                    assert next(anywhere.lease.LeaseKeepAlive(renewal, timeout=10.0)).TTL == 5
             writer.wait_for_more(10)
-            move_leader(cluster, target)
-            renewal = iter([rpc_pb2.LeaseKeepAliveRequest(ID=lease)])
-            with connect(target.endpoint) as anywhere:
-                assert next(anywhere.lease.LeaseKeepAlive(renewal, timeout=10.0)).TTL == 5
-        writer.wait_for_more(10)
-        writer.stop()
-        seen: list[bytes] = []
-        while len(set(seen)) < len(writer.acknowledged):
-            seen += [event.kv.key for event in next(stream).events]
-        stream.cancel()
+            writer.stop()
+            seen: list[bytes] = []
+            while not writer.acknowledged.keys() <= set(seen):
+                seen += [event.kv.key for event in next(stream).events]
     assert b"leased" not in seen, "the lease has ended"
     assert [key for key in dict.fromkeys(seen) if key in writer.acknowledged] == sorted(writer.acknowledged)
     cluster.wait_until_equal()

@@ -18,6 +18,7 @@ from typing import Final, Self
 import pytest
 
 from proto import rpc_pb2
+from tests.e2e.auth_client import CHEAP
 from tests.e2e.client import CALL_TIMEOUT_S, connect
 from tests.e2e.conftest import MakeServer
 from tests.e2e.harness import (
@@ -28,7 +29,7 @@ from tests.e2e.harness import (
     etcdctl_environment,
     real_etcd,
     run_etcdctl,
-    running,
+    running_together,
     wait_for,
 )
 
@@ -319,9 +320,8 @@ class Pair:
     def __init__(self, folder: Path) -> None:
         self._stack = ExitStack()
         self.differ = False
-        servers = [Server(program, folder / program.name, SHORT_TIMEOUTS) for program in (actcd(), real_etcd())]
-        for server in servers:
-            self._stack.enter_context(running(server))
+        servers = [Server(program, folder / program.name, CHEAP) for program in (actcd(), real_etcd())]
+        self._stack.enter_context(running_together(*servers))
         self.subject, self.reference = (Session(server) for server in servers)
 
     def compare(self, script: Sequence[Step], tool: str) -> None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +18,23 @@ import grpc
 import pytest
 
 from proto import lock_pb2, rpc_pb2
+from tests.e2e.auth_client import CHEAP
 from tests.e2e.client import CALL_TIMEOUT_S, Stubs, connect
 from tests.e2e.cluster import cluster_of
 from tests.e2e.conftest import MakeServer
 from tests.e2e.grpc_proxies import GrpcProxy, actcd_proxy, etcd_proxy, proxying
-from tests.e2e.harness import ROOT, SHORT_TIMEOUTS, Server, actcd, real_etcd, run_etcdctl, running, wait_for
-from tests.e2e.test_etcdctl import SCRIPTS, Session
+from tests.e2e.harness import (
+    ROOT,
+    SHORT_TIMEOUTS,
+    Server,
+    actcd,
+    real_etcd,
+    run_etcdctl,
+    running,
+    running_together,
+    wait_for,
+)
+from tests.e2e.test_etcdctl import SCRIPTS, Session, Step
 
 pytestmark = pytest.mark.e2e
 
@@ -43,6 +56,11 @@ def alike(outcome: tuple[int, str, str]) -> tuple[int, str, str]:
     return code, out, err
 
 
+def outcome(step: Step, session: Session) -> tuple[int, str, str]:
+    """Return what etcdctl did in one step."""
+    return alike(session.run(step, 1))
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_etcdctl_sees_no_difference(tmp_path: Path, name: str) -> None:
     """Every command group prints the same through this proxy, before etcd and before actcd, as through etcd's."""
@@ -51,16 +69,18 @@ def test_etcdctl_sees_no_difference(tmp_path: Path, name: str) -> None:
         pairs = [(real_etcd(), etcd_proxy()), (real_etcd(), actcd_proxy())]
         if name != "auth":  # dozens of passwords to hash, and test_auth has the same
             pairs.append((actcd(), actcd_proxy()))
-        for number, (behind, program) in enumerate(pairs):
-            server = stack.enter_context(running(Server(behind, tmp_path / f"server{number}", SHORT_TIMEOUTS)))
+        servers = [Server(behind, tmp_path / f"server{number}", CHEAP) for number, (behind, _) in enumerate(pairs)]
+        stack.enter_context(running_together(*servers))
+        for number, (server, (_, program)) in enumerate(zip(servers, pairs, strict=True)):
             folder = tmp_path / f"proxy{number}"
             sessions.append(
                 Session(stack.enter_context(proxying(program, folder, [server], "--advertise-client-url=")))
             )
+        beside = stack.enter_context(ThreadPoolExecutor(len(sessions)))
         for step in SCRIPTS[name]:
             if step in RICHER:
                 continue
-            reference, *subjects = [alike(session.run(step, 1)) for session in sessions]
+            reference, *subjects = beside.map(partial(outcome, step), sessions)
             for subject in subjects:
                 assert subject == reference, f"etcdctl {step}"
 
