@@ -216,12 +216,12 @@ class Server:
             connection.close()
         raise AssertionError(f"{self.program.name} has no metric {name}")
 
-    def memory_bytes(self) -> int:
-        """Resident memory of the process, from /proc."""
+    def memory_bytes(self, kind: str = "VmRSS") -> int:
+        """Resident memory of the process, from /proc; RssAnon is what is no file's."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{kind}:"):
                 return int(line.split()[1]) * 1024
-        raise AssertionError(f"process {self.pid} has no VmRSS line")
+        raise AssertionError(f"process {self.pid} has no {kind} line")
 
     def _healthy(self) -> bool:
         """Whether /health says so; it asks for a linearizable read."""

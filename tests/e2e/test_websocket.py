@@ -1,11 +1,13 @@
 """The gateway over WebSocket beside the real etcd 3.5.1's: what browsers do, message by message."""
 
+import http.client
 import json
 import os
 import socket
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Final
 
 import pytest
@@ -17,6 +19,8 @@ from tests.e2e.conftest import MakeServer
 from tests.e2e.harness import Server, actcd, real_etcd, running
 
 pytestmark = pytest.mark.e2e
+
+LARGE_MIB: Final = 32
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -217,3 +221,50 @@ def test_a_token_may_come_as_a_subprotocol(make_server: MakeServer) -> None:
     for origin, status in (("https://ours.example", 101), ("https://theirs.example", 403)):
         with socket.create_connection(("127.0.0.1", server.client_port), 10.0) as connection:
             assert Socket(connection).shake("/v3/watch", Origin=origin)[0] == status
+
+
+def snapshot_in(texts: Iterator[bytes]) -> int:
+    """Return the size of the snapshot in these lines, which must end with its digest."""
+    digest, size, last = sha256(), 0, b""
+    for text in texts:
+        result = json.loads(text)["result"]
+        digest.update(last)
+        size += len(last)
+        last = b64decode(result["blob"])
+    assert "remaining_bytes" not in result
+    assert digest.digest() == last
+    return size
+
+
+def test_a_large_snapshot_is_whole_and_costs_no_memory(servers: tuple[Server, Server]) -> None:
+    """A backup script of the gateway may be slow: what it has not read waits in the file, not in the server."""
+    subject, _ = servers
+    with connect(subject.endpoint) as client:
+        for number in range(LARGE_MIB):
+            request = rpc_pb2.PutRequest(key=b"large/%d" % number, value=os.urandom(1 << 20))
+            client.kv.Put(request, timeout=10.0)
+
+        def texts(socket: Socket) -> Iterator[bytes]:
+            while True:
+                kind, payload = socket.receive()
+                if kind == CLOSE:
+                    return
+                yield payload
+
+        before = subject.memory_bytes("RssAnon")
+        with opened(subject, "/v3/maintenance/snapshot") as socket:
+            socket.send(b"{}")
+            socket.receive()  # and no more for now
+            for _ in range(20):
+                client.kv.Put(rpc_pb2.PutRequest(key=b"beside", value=b"it"), timeout=10.0)
+            grown = subject.memory_bytes("RssAnon") - before
+            assert grown < (LARGE_MIB << 20) // 2
+        with opened(subject, "/v3/maintenance/snapshot") as socket:
+            socket.send(b"{}")
+            by_websocket = snapshot_in(texts(socket))
+        connection = http.client.HTTPConnection("127.0.0.1", subject.client_port, timeout=30.0)
+        connection.request("POST", "/v3/maintenance/snapshot", "{}")
+        by_http = snapshot_in(iter(connection.getresponse()))
+        connection.close()
+        assert min(by_websocket, by_http) > LARGE_MIB << 20
+        assert subject.memory_bytes("RssAnon") - before < (LARGE_MIB << 20) // 2
