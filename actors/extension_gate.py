@@ -42,7 +42,9 @@ from actors.messages.extension import (
     SendToStream,
     StartAgain,
     StartExtensions,
+    StillStarting,
     StopExtensions,
+    StopNext,
     StreamHeard,
     StreamHeardAll,
     StreamLeft,
@@ -73,7 +75,10 @@ WELL_AFTER_S: Final = 60.0
 """Who has lived so long begins anew with the shortest back-off."""
 
 STOP_TIMEOUT_S: Final = 5.0
-"""How long one extension may take to stop before it is left behind."""
+"""How long all extensions together may take to stop; who has not then is left behind."""
+
+START_SLOW_S: Final = 10.0
+"""Whoever is not running so long after its start is worth a line of the log."""
 
 ASKED_MAX: Final = 1000
 ASKED_BYTES_MAX: Final = 64 << 20
@@ -233,6 +238,10 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         self._flushing = False
         self._stopping: list[_Extension] = []
         self._stopped: AnyDelivery | None = None
+        self._all_stopped = False
+        self._stop_patience_s = 0.0
+        self._stopping_life = 0
+        """The one that was told last."""
 
     def setup(self) -> None:
         """Ask to be told who leads."""
@@ -284,11 +293,14 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
                 if self._extensions[message.number].state == "backing off":
                     self._start(self._extensions[message.number])
             case StopExtensions():
-                self._stopping = list(self._extensions)
-                self._stopped = message.after
-                self._stop_next()
+                self._begin_stop(message)
+            case StillStarting():
+                self._note_slow_start(message.life)
+            case StopNext():
+                if message.life == self._stopping_life and message.life in self._lives:
+                    self._stop_next()
             case GiveUpStopping():
-                self._leave_behind(message.life)
+                self._leave_behind()
             case Describe():
                 message.then([described(extension) for extension in self._extensions])
             case Measure():
@@ -307,6 +319,12 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         if self._role is not None:
             self._tell_role(extension, self._role)
         self._launch(home)
+        self._later(START_SLOW_S, Delivery(self.actor_ref, StillStarting(number)))
+
+    def _note_slow_start(self, life: int) -> None:
+        extension = self._lives.get(life)
+        if extension is not None and extension.state == "starting":
+            self._logger.warning("an extension has not started yet", extension=extension.kind.place.name)
 
     def _note_start(self, life: int) -> None:
         extension = self._lives.get(life)
@@ -340,7 +358,10 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         if self._stopped is not None:
             extension.state = "stopped"
             self._logger.info("stopped an extension", extension=name)
-            self._stop_next()
+            if life.number == self._stopping_life:
+                self._stop_next()
+            else:
+                self._end_stop()
             return
         if self._clock.monotonic_s() - life.since_s >= WELL_AFTER_S:
             extension.back_off_s = BACK_OFF_FIRST_S
@@ -353,31 +374,44 @@ class ExtensionGateActor(NodeActor[GateMessage | _Flush]):
         again = StartAgain(self._extensions.index(extension))
         self._later(wait_s, Delivery(self.actor_ref, again))
 
+    def _begin_stop(self, message: StopExtensions) -> None:
+        """Stop one after the other, the last one first; those that are slow are not waited for by the others."""
+        self._stopping = list(self._extensions)
+        self._stopped = message.after
+        self._stop_patience_s = STOP_TIMEOUT_S / 2 / max(len(self._extensions), 1)
+        self._later(STOP_TIMEOUT_S, Delivery(self.actor_ref, GiveUpStopping()))
+        self._stop_next()
+
     def _stop_next(self) -> None:
         while self._stopping:
-            extension = self._stopping[-1]
+            extension = self._stopping.pop()
             life = extension.life
-            if life is not None:
-                if extension.state != "stopping":
-                    extension.state = "stopping"
-                    life.seen_on_way = None  # it gets the rest, whether it has taken what came before or not
-                    self._tell_of_calls(extension)
-                    life.home.tell(Stop())
-                    self._later(STOP_TIMEOUT_S, Delivery(self.actor_ref, GiveUpStopping(life.number)))
-                return
-            extension.state = "stopped"
-            self._stopping.pop()
-        if self._stopped is not None:
+            if life is None:
+                extension.state = "stopped"
+                continue
+            extension.state = "stopping"
+            life.seen_on_way = None  # it gets the rest, whether it has taken what came before or not
+            self._tell_of_calls(extension)
+            life.home.tell(Stop())
+            self._stopping_life = life.number
+            self._later(self._stop_patience_s, Delivery(self.actor_ref, StopNext(life.number)))
+            return
+        self._end_stop()
+
+    def _end_stop(self) -> None:
+        if self._stopped is not None and not self._stopping and not self._lives and not self._all_stopped:
+            self._all_stopped = True
             self._stopped.send()
 
-    def _leave_behind(self, life: int) -> None:
-        extension = self._lives.get(life)
-        if extension is not None and extension.state == "stopping" and extension.life is not None:
+    def _leave_behind(self) -> None:
+        for extension in list(self._lives.values()):
+            life = extension.life
+            assert life is not None, extension
             self._logger.warning("an extension does not stop and is left behind", extension=extension.kind.place.name)
-            del self._lives[life]
-            self._let_go(extension.life)
+            del self._lives[life.number]
+            self._let_go(life)
             extension.life = None
-            self._stop_next()
+        self._end_stop()
 
     # -- what extensions ask for -------------------------------------------------------------------------------------
 

@@ -169,7 +169,7 @@ class Running:
         hand_over(node)
         # Extensions see the last call of the last client, and find their node still there when they stop.
         close_listeners(node.clients, DRAIN_TIMEOUT_S)
-        stop_extensions(node, len(self._config.own.extensions) * STOP_TIMEOUT_S)
+        stop_extensions(node, STOP_TIMEOUT_S)
         close_listeners([*node.inside, node.peers], DRAIN_TIMEOUT_S)
         with self._ground:
             self._ticker.stop()

@@ -219,10 +219,20 @@ class StartAgain(NamedTuple):
     number: int
 
 
-class GiveUpStopping(NamedTuple):
-    """This life had all the time that a stop may take."""
+class StillStarting(NamedTuple):
+    """This life has had time enough to begin."""
 
     life: int
+
+
+class StopNext(NamedTuple):
+    """This life had its share of the time that a stop may take: the next one need not wait for it."""
+
+    life: int
+
+
+class GiveUpStopping(NamedTuple):
+    """All had the time that a stop may take."""
 
 
 class AskedHttp(NamedTuple):
@@ -299,6 +309,8 @@ GateMessage = (
     | ExtensionStarted
     | ExtensionEnded
     | StartAgain
+    | StillStarting
+    | StopNext
     | GiveUpStopping
     | AskedHttp
     | AskedCall
