@@ -1,49 +1,27 @@
 """The flags of ``actcd grpc-proxy start``, and etcd's rules for them.
 
-Owns names, defaults, meanings and refusals; what they lead to is daemon/grpc_proxy.py's.  Read by the rules of pflag:
-a value follows its flag or an equals sign, a switch takes one only behind an equals sign.
+Owns names, defaults, meanings and refusals; what they lead to is daemon/grpc_proxy.py's.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from config.faults import BadValue
-from config.kinds import DURATION_S, SIGNED, SWITCH, TEXT, UNSIGNED, UNSIGNED_32, Kind, choice
+from config.kinds import DURATION_S, SIGNED, SWITCH, TEXT, UNSIGNED, UNSIGNED_32, choice
+from config.start_flags import FlagsRefused, flag, read_start, usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-T = TypeVar("T")
 
 INT32_MAX = 0x7FFFFFFF
 UINT32_MAX = 0xFFFFFFFF
 VERSION = choice("TLS1.2", "TLS1.3", "", rule='unexpected TLS version "{value}" (must be one of: TLS1.2, TLS1.3)')
 
-USAGE = """\
-Usage: actcd grpc-proxy start [flags]
-
+PROGRAM: Final = "grpc-proxy"
+MEANING: Final = """\
 Serves etcd's API in front of a cluster: ranges that have been read are cached for serializable reads, watchers of an
-equal range share one at the members, keep-alives of a lease go there once.
-
-Flags:
-"""
-
-
-class FlagsRefused(Exception):  # noqa: N818 - named for what happened
-    """The command line cannot be used; the text is for the operator."""
-
-
-class HelpWanted(Exception):  # noqa: N818 - named for what happened
-    """The usage was asked for."""
-
-
-def flag(meaning: str, kind: Kind[T], default: T) -> T:
-    """Return a field that is a flag of the same name, with dashes."""
-    field: T = dataclasses.field(default=default, metadata={"kind": kind, "meaning": meaning})
-    return field
+equal range share one at the members, keep-alives of a lease go there once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +29,7 @@ class ProxyFlags:
     """What the command line says."""
 
     listen_addr: str = flag("Address to listen on.", TEXT, "127.0.0.1:23790")
-    endpoints: str = flag("Client addresses of the members, separated by commas.", TEXT, "127.0.0.1:2379")
+    endpoints: str = flag("Client addresses of the members, separated by commas.", TEXT, "127.0.0.1:2379", adds_up=True)
     endpoints_auto_sync_interval: float = flag(
         "How often to ask the members for their addresses; 0 for never.", DURATION_S, 0.0
     )
@@ -107,38 +85,18 @@ class ProxyFlags:
     debug: bool = flag("Whether to log more.", SWITCH, False)
 
 
-_FIELDS = {field.name.replace("_", "-"): field for field in dataclasses.fields(ProxyFlags)}
-
-
 def read_flags(arguments: Sequence[str]) -> ProxyFlags:
     """Read the command line behind the word `grpc-proxy`.  Raises FlagsRefused and HelpWanted."""
-    word = arguments[0] if arguments else ""
-    if word in {"", "-h", "--help"}:
-        raise HelpWanted
-    if word != "start":
-        raise FlagsRefused(f'unknown command "{word}" for "actcd grpc-proxy"; see \'actcd grpc-proxy --help\'')
-    values: dict[str, Any] = {}
-    for name, text in _pairs(arguments[1:]):
-        field = _FIELDS[name]
-        kind: Kind[Any] = field.metadata["kind"]
-        try:
-            values[field.name] = kind.from_text(text)
-        except BadValue as error:
-            raise FlagsRefused(f'invalid argument "{text}" for "--{name}" flag: {error}') from error
-    flags = ProxyFlags(**values)
+    flags = read_start(ProxyFlags, PROGRAM, arguments)
     refusal = next(refusals(flags), None)
     if refusal is not None:
         raise FlagsRefused(refusal)
     return flags
 
 
-def usage() -> str:
+def help_text() -> str:
     """Return the text of ``--help``."""
-    lines = []
-    for name, field in _FIELDS.items():
-        kind: Kind[Any] = field.metadata["kind"]
-        lines.append(f"  --{name} '{kind.to_text(field.default)}'\n      {field.metadata['meaning']}\n")
-    return USAGE + "".join(lines) + "  -h | --help\n      Print this text and exit.\n"
+    return usage(ProxyFlags, PROGRAM, MEANING)
 
 
 def refusals(flags: ProxyFlags) -> Iterator[str]:
@@ -169,29 +127,3 @@ def refusals(flags: ProxyFlags) -> Iterator[str]:
         yield "--trusted-ca-file and --client-crl-file need --cert-file or --auto-tls"
     if not any(endpoint for endpoint in flags.endpoints.split(",")) and not flags.discovery_srv:
         yield "no endpoints found"
-
-
-def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield names and texts; words that belong to no flag are left out, as in etcd."""
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if argument == "--":
-            return
-        if argument in {"-h", "--help"}:
-            raise HelpWanted
-        if not argument.startswith("-") or argument == "-":
-            continue
-        if not argument.startswith("--"):
-            raise FlagsRefused(f"unknown shorthand flag: '{argument[1]}' in {argument}")
-        name, has_value, text = argument[2:].partition("=")
-        if name not in _FIELDS:
-            raise FlagsRefused(f"unknown flag: --{name}; see 'actcd grpc-proxy --help'")
-        if has_value:
-            yield name, text
-        elif _FIELDS[name].metadata["kind"] is SWITCH:
-            yield name, "true"
-        elif rest:
-            yield name, rest.pop(0)
-        else:
-            raise FlagsRefused(f"flag needs an argument: --{name}")

@@ -43,8 +43,8 @@ Usage:
   actcd --version
     Print the version and exit.
 
-  actcd -h | --help
-    Print this text and exit.
+  actcd -h | --help | help [COMMAND]
+    Print this text, or that of a command, and exit.
 
 Every flag has an environment variable: --listen-client-urls is ETCD_LISTEN_CLIENT_URLS. A flag and its variable
 exclude each other.

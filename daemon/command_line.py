@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 GATEWAY = "gateway"
 GRPC_PROXY = "grpc-proxy"
+HELP = "help"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,12 @@ class Report:
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine = THIS_MACHINE) -> Command:
     """Return what *arguments* (without the program's name) and *environ* ask for; never raises on what they hold."""
+    if arguments and arguments[0] == HELP:
+        about = [each for each in arguments if each != HELP]
+        arguments = [*about, "--help"] if about else ["--help"]
     word = arguments[0] if arguments else ""
+    if word == VERSION_FLAG and len(arguments) == 1:
+        return ShowVersion()
     if word == CHECK_CONFIG:
         return _check_config_command(arguments[1:])
     if word == GATEWAY:
@@ -130,6 +136,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine
         lines = tuple(str(fault) for fault in refused.faults)
         if refused.exit_code == EXIT_SYNTAX:
             lines += tuple(USAGE.splitlines())
+        elif word and not word.startswith("-"):
+            lines += ("'actcd --help' names the commands and flags",)
         return Refused(refused.exit_code, lines)
     if loaded.config.own.proxy != "off":
         return RunOldProxy(loaded.config, loaded.notes)
@@ -155,6 +163,9 @@ def check_config(command: CheckConfig, machine: Machine = THIS_MACHINE) -> Repor
 
 
 def _check_config_command(rest: Sequence[str]) -> Command:
+    usage = "usage: actcd check-config FILE"
+    if tuple(rest) in {("--help",), ("-h",)}:
+        return ShowHelp(f"{usage}\n\nReads the file as a start would, and names every fault and doubt in it.")
     if len(rest) != 1 or rest[0].startswith("-"):
-        return Refused(EXIT_SYNTAX, ("usage: actcd check-config FILE",))
+        return Refused(EXIT_SYNTAX, (usage,))
     return CheckConfig(rest[0])

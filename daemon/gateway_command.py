@@ -5,18 +5,16 @@ Refuses endpoints that are the gateway itself; what turns out so only later is f
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import signal
 import socket
 import sys
 from random import SystemRandom
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
-from config.booleans import parse_bool
-from config.durations import parse_duration_s
-from config.faults import BadValue
+from config.gateway import ENDPOINTS_DEFAULT, help_text, read_flags
 from config.schema import Logging
+from config.start_flags import FlagsRefused, HelpWanted
 from daemon.logs import make_logger
 from daemon.notify import notify_ready
 from net.srv import LookupFailed, Srv, find_clients, lookup_srv
@@ -29,82 +27,39 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from config.gateway import GatewayFlags
     from net.srv import Lookup
 
-T = TypeVar("T")
-
 EXIT_FAILED = 1
-DEFAULT_ENDPOINTS = ("127.0.0.1:2379",)
 RETRY_DELAY_0_S = 300.0
 """What a retry-delay of 0 stands for."""
 
 LISTEN_BACKLOG = 1024
 PORT_MAX = 65535
 
-USAGE = """\
-Usage: actcd gateway start [flags]
-
-Passes TCP connections on to the members of a cluster, whatever they carry: clients need to know one address only.
-
-Flags:
-  --listen-addr 127.0.0.1:23790
-      Address to listen on.
-  --endpoints 127.0.0.1:2379
-      Client addresses of the members, separated by commas; a scheme is left off.
-  --retry-delay 1m0s
-      Time before a member that did not answer is tried again.
-  --discovery-srv ''
-      Domain whose SRV records name the members, in place of --endpoints.
-  --discovery-srv-name ''
-      Suffix of the service's name in those records.
-  --insecure-discovery false
-      Whether to use members that DNS names without checking their certificates.
-  --trusted-ca-file ''
-      Authority by which the members that DNS names are checked; if empty, those that this machine trusts.
-  -h | --help
-      Print this text and exit.
-"""
-
 
 class GatewayRefused(Exception):  # noqa: N818 - named for what happened
     """The gateway cannot start; the text is for the operator."""
 
 
-class Options(NamedTuple):
-    """What the flags say."""
-
-    listen_addr: str
-    endpoints: tuple[str, ...] | None
-    """None if they are not given."""
-    retry_delay_s: float
-    discovery_srv: str
-    discovery_srv_name: str
-    insecure_discovery: bool
-    trusted_ca_file: str
-
-
-class HelpWanted(Exception):  # noqa: N818 - named for what happened
-    """The usage was asked for."""
-
-
 def run(arguments: Sequence[str]) -> int:
     """Do what the *arguments* behind the word `gateway` ask for, and return the exit code."""
     try:
-        options = read_options(arguments)
+        flags = read_flags(arguments)
         logger = make_logger(Logging())
-        endpoints = chosen_endpoints(options, logger)
-        refuse_itself(options.listen_addr, endpoints)
-        listener = _listen(options.listen_addr)
+        endpoints = chosen_endpoints(flags, logger)
+        refuse_itself(flags.listen_addr, endpoints)
+        listener = _listen(flags.listen_addr)
     except HelpWanted:
-        print(USAGE, end="")  # noqa: T201 - asked for
+        print(help_text(), end="")  # noqa: T201 - asked for
         return 0
-    except GatewayRefused as refused:
+    except (FlagsRefused, GatewayRefused) as refused:
         print(refused, file=sys.stderr)  # noqa: T201 - as etcd does, whose log begins later
         return EXIT_FAILED
     # Nothing is to be finished: connections end as they would if the machine did.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     notify_ready(logger)
-    gateway = Gateway(Remotes(endpoints, SystemRandom()), options.retry_delay_s or RETRY_DELAY_0_S, logger)
+    gateway = Gateway(Remotes(endpoints, SystemRandom()), flags.retry_delay or RETRY_DELAY_0_S, logger)
     try:
         asyncio.run(gateway.run(listener))
     except OSError as error:
@@ -112,57 +67,18 @@ def run(arguments: Sequence[str]) -> int:
     return EXIT_FAILED
 
 
-def read_options(arguments: Sequence[str]) -> Options:
-    """Read the command line behind the word `gateway`; raises GatewayRefused and HelpWanted."""
-    word = arguments[0] if arguments else ""
-    if word in {"", "-h", "--help"}:
-        raise HelpWanted
-    if word != "start":
-        raise GatewayRefused(f'unknown command "{word}" for "actcd gateway"; see \'actcd gateway --help\'')
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--listen-addr", default="127.0.0.1:23790")
-    parser.add_argument("--endpoints", action="append")
-    parser.add_argument("--retry-delay", default="1m0s")
-    parser.add_argument("--discovery-srv", default="")
-    parser.add_argument("--discovery-srv-name", default="")
-    parser.add_argument("--insecure-discovery", default="false")
-    parser.add_argument("--trusted-ca-file", default="")
-    # A switch takes a value only behind an equals sign.
-    rest = [f"{each}=true" if each == "--insecure-discovery" else each for each in arguments[1:]]
-    given, unknown = parser.parse_known_args(rest)
-    if given.help:
-        raise HelpWanted
-    flags = [each for each in unknown if each.startswith("-")]
-    if flags:
-        raise GatewayRefused(f"unknown flag: {flags[0]}; see 'actcd gateway --help'")
-    retry_delay_s = _read("retry-delay", given.retry_delay, parse_duration_s)
-    if retry_delay_s < 0:
-        raise GatewayRefused(f'invalid argument "{given.retry_delay}" for "--retry-delay" flag: must not be negative')
-    return Options(
-        given.listen_addr,
-        tuple(each for text in given.endpoints for each in text.split(",") if each) if given.endpoints else None,
-        retry_delay_s,
-        given.discovery_srv,
-        given.discovery_srv_name,
-        _read("insecure-discovery", given.insecure_discovery, parse_bool),
-        given.trusted_ca_file,
-    )
-
-
 def chosen_endpoints(
-    options: Options, logger: structlog.stdlib.BoundLogger, lookup: Lookup = lookup_srv
+    flags: GatewayFlags, logger: structlog.stdlib.BoundLogger, lookup: Lookup = lookup_srv
 ) -> tuple[Srv, ...]:
     """Return where to pass connections on to: what DNS tells, as far as it is trusted, or else the endpoints given."""
-    if options.trusted_ca_file and not options.discovery_srv:
+    if flags.trusted_ca_file and not flags.discovery_srv:
         logger.warning("trusted-ca-file has no effect without discovery-srv: clients check the members themselves")
-    if options.discovery_srv:
-        discovered = _discovered(options, logger, lookup)
+    if flags.discovery_srv:
+        discovered = _discovered(flags, logger, lookup)
         if discovered:
             return discovered
-    default = () if options.discovery_srv else DEFAULT_ENDPOINTS
-    given = default if options.endpoints is None else options.endpoints
-    endpoints = tuple(_parsed_endpoint(endpoint) for endpoint in given)
+    given = "" if flags.discovery_srv and flags.endpoints == ENDPOINTS_DEFAULT else flags.endpoints
+    endpoints = tuple(_parsed_endpoint(endpoint) for endpoint in given.split(",") if endpoint)
     if not endpoints:
         raise GatewayRefused("no endpoints found")
     return endpoints
@@ -184,19 +100,19 @@ def refuse_itself(listen_addr: str, endpoints: Iterable[Srv], resolve: Callable[
                 )
 
 
-def _discovered(options: Options, logger: structlog.stdlib.BoundLogger, lookup: Lookup) -> tuple[Srv, ...]:
-    domain = options.discovery_srv
+def _discovered(flags: GatewayFlags, logger: structlog.stdlib.BoundLogger, lookup: Lookup) -> tuple[Srv, ...]:
+    domain = flags.discovery_srv
     try:
-        found = find_clients(domain, options.discovery_srv_name, lookup)
+        found = find_clients(domain, flags.discovery_srv_name, lookup)
     except LookupFailed as failure:
         raise GatewayRefused(str(failure)) from failure
     urls = [each.url for each in found]
     logger.info("discovered cluster from SRV", srv_server=domain, endpoints=urls)
-    if not options.insecure_discovery:
+    if not flags.insecure_discovery:
         try:
-            found, faults = check_endpoints(found, domain, options.trusted_ca_file)
+            found, faults = check_endpoints(found, domain, flags.trusted_ca_file)
         except OSError as error:
-            raise GatewayRefused(f"cannot read the authority {options.trusted_ca_file}: {error}") from error
+            raise GatewayRefused(f"cannot read the authority {flags.trusted_ca_file}: {error}") from error
         good = [each.url for each in found]
         if faults:
             logger.warning(
@@ -257,15 +173,3 @@ def _listen(address: str) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
     except OSError as error:
         raise GatewayRefused(f"listen tcp {address}: {(error.strerror or str(error)).lower()}") from error
-
-
-def _read(name: str, text: str, kind: Callable[[str], T]) -> T:
-    try:
-        return kind(text)
-    except BadValue as error:
-        raise GatewayRefused(f'invalid argument "{text}" for "--{name}" flag: {error}') from error
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise GatewayRefused(message)

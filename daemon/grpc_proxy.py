@@ -22,8 +22,9 @@ from actors.messages.metrics import Join
 from actors.messages.serve import Drain, Open
 from actors.metrics import MetricsActor
 from actors.worker import WorkerActor
-from config.grpc_proxy import FlagsRefused, HelpWanted, ProxyFlags, read_flags, usage
+from config.grpc_proxy import ProxyFlags, help_text, read_flags
 from config.schema import Logging
+from config.start_flags import FlagsRefused, HelpWanted
 from config.tls import CIPHER_SUITES, TLS_13_SUITES
 from core.metrics import Sample
 from core.version import SERVER_VERSION
@@ -101,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         flags = read_flags(arguments)
     except HelpWanted:
-        print(usage(), end="")  # noqa: T201 - asked for
+        print(help_text(), end="")  # noqa: T201 - asked for
         return 0
     except FlagsRefused as refused:
         print(refused, file=sys.stderr)  # noqa: T201 - there is no logger yet

@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from config.flags import OTHER_FLAGS
+from config.gateway import GatewayFlags
+from config.grpc_proxy import ProxyFlags
 from config.schema import DECLARED
+from config.start_flags import fields_of
 from daemon.tools.commands import Command, Word
 from daemon.tools.output import put_line
 
@@ -32,6 +35,9 @@ class Flag(NamedTuple):
     is_dir: bool = False
 
 
+_HELP_FLAG = Flag(("--help",), "Show help", takes_value=False)
+
+
 class Place(NamedTuple):
     """What may follow the words *path*."""
 
@@ -48,6 +54,11 @@ def places(tools: Sequence[Command], programs: Sequence[tuple[str, str]]) -> lis
     found = [Place("", words, tuple(_server_flags()))]
     for tool in tools:
         found.extend(_places(tool, tool.name))
+    found.append(Place("check-config", (), (), takes_files=True))
+    found.append(Place("help", words, ()))
+    for program, flags in (("gateway", GatewayFlags), ("grpc-proxy", ProxyFlags)):
+        found.append(Place(program, (("start", "Start it"),), (_HELP_FLAG,)))
+        found.append(Place(f"{program} start", (), tuple(_start_flags(flags))))
     return found
 
 
@@ -55,7 +66,7 @@ def _places(command: Command, path: str) -> Iterator[Place]:
     words = tuple((each.name, each.summary) for each in command.commands)
     choices = tuple((name, "") for word in command.words for name in word.choices)
     takes_files = any(not word.choices for word in command.words)
-    flags = (*map(_flag, command.options), Flag(("--help",), "Show help", takes_value=False))
+    flags = (*map(_flag, command.options), _HELP_FLAG)
     yield Place(path, words + choices, flags, takes_files)
     for each in command.commands:
         yield from _places(each, f"{path} {each.name}")
@@ -75,7 +86,16 @@ def _server_flags() -> Iterator[Flag]:
             yield Flag((f"--{setting.name}",), setting.meaning, not setting.kind.is_switch, choices, is_dir)
     for name, default, meaning in OTHER_FLAGS:
         yield Flag((f"--{name}",), meaning, default != "false")
-    yield Flag(("--help",), "Show help", takes_value=False)
+    yield _HELP_FLAG
+
+
+def _start_flags(flags: type[GatewayFlags | ProxyFlags]) -> Iterator[Flag]:
+    for name, field in fields_of(flags).items():
+        kind = field.metadata["kind"]
+        choices = tuple(each for each in kind.name.split("|") if each) if "|" in kind.name else ()
+        is_dir = name.endswith(_DIR_SUFFIX)
+        yield Flag((f"--{name}",), field.metadata["meaning"], not kind.is_switch, choices, is_dir)
+    yield _HELP_FLAG
 
 
 def script(shell: str, found: Sequence[Place]) -> str:

@@ -26,7 +26,9 @@ _BORDERS = sorted([RECORDS, CURRENT, HISTORY, ATTACHED, *(bucket.prefix for buck
 
 
 def _defrag(given: Given) -> None:
-    place = find_member(given[_DATA_DIR], Kind.LEVELDB)
+    data_dir = given[_DATA_DIR]
+    advice = f"; use 'etcdutl defrag --data-dir {data_dir}', or make it actcd's with 'actcd migrate --to actcd'"
+    place = find_member(data_dir, Kind.LEVELDB, advice)
     with kept(place, given[LOCK_TIMEOUT], change=True), Progress() as progress:
         with closing(open_leveldb(place.store)) as backend:
             before = backend.size_bytes()

@@ -73,14 +73,17 @@ def find(path: Path) -> Place:
     raise NotUsable(f"{path} is neither a data directory of actcd or etcd nor a store of one")
 
 
-def find_member(data_dir: str, kind: Kind) -> Place:
-    """Return the store of the data directory *data_dir*, which must be of that *kind*; raises NotUsable, OSError."""
+def find_member(data_dir: str, kind: Kind, advice: str = "") -> Place:
+    """Return the store of the data directory *data_dir*, which must be of that *kind*; raises NotUsable, OSError.
+
+    *advice* is what to do with one of the other kind.
+    """
     place = find(Path(data_dir))
     if place.data_dir is None:
         raise NotUsable(f"{data_dir} is no data directory: that has a folder 'member'")
     if place.kind is not kind:
         whose = "actcd" if place.kind is Kind.LEVELDB else "etcd"
-        raise NotUsable(f"{data_dir} is {whose}'s: its store is the {place.kind.value} {place.store}")
+        raise NotUsable(f"{data_dir} is {whose}'s: its store is the {place.kind.value} {place.store}{advice}")
     return place
 
 

@@ -37,8 +37,9 @@ _OFFLINE = (SNAPSHOT, HASHKV, DEFRAG, DUMP_LOG, DUMP_DB, MIGRATE)
 _OTHERS = (
     (CHECK_CONFIG, "Read a configuration file and name every fault in it"),
     ("gateway", "Pass TCP connections on to the members of a cluster"),
-    ("grpc-proxy", "Serve the API in front of a cluster"),
     ("grpc-proxy", "Serve the API in front of a cluster, with fewer reads and watchers behind"),
+    ("help", "Say how actcd, or one of these commands, is used"),
+    ("version", "Print the version"),
 )
 _COMPLETION = completion_command(_OFFLINE, _OTHERS)
 TOOLS: dict[str, Command] = {tool.name: tool for tool in (*_OFFLINE, _COMPLETION)}

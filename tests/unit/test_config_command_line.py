@@ -12,9 +12,11 @@ from config.schema import DECLARED
 from daemon.command_line import (
     CheckConfig,
     Refused,
+    RunGateway,
     RunGrpcProxy,
     RunOldProxy,
     RunServer,
+    RunTool,
     ShowHelp,
     ShowVersion,
     check_config,
@@ -104,6 +106,19 @@ def test_unreadable_flags_get_the_usage() -> None:
     assert isinstance(senseless, Refused)
     assert (unreadable.exit_code, unreadable.lines[:2]) == (2, ("flag provided but not defined: -nope", "Usage:"))
     assert (senseless.exit_code, senseless.lines) == (1, ('unknown logger option "x"',))
+
+
+def test_words_that_people_try() -> None:
+    """`help` and `version` are what other programs take; whoever mistypes a command is told where they are listed."""
+    assert parse(["help"], {}, MACHINE) == parse(["--help"], {}, MACHINE)
+    assert parse(["version"], {}, MACHINE) == ShowVersion()
+    assert parse(["help", "hashkv"], {}, MACHINE) == RunTool("hashkv", ("--help",))
+    assert parse(["help", "gateway"], {}, MACHINE) == RunGateway(("--help",))
+    assert isinstance(parse(["help", "check-config"], {}, MACHINE), ShowHelp)
+    assert isinstance(parse(["help"] * 10_000, {}, MACHINE), ShowHelp)
+    mistyped = parse(["hashkw"], {}, MACHINE)
+    assert isinstance(mistyped, Refused)
+    assert mistyped.lines == ('"hashkw" is not a valid flag', "'actcd --help' names the commands and flags")
 
 
 @pytest.mark.parametrize("rest", [[], ["a", "b"], ["--config-file"]])

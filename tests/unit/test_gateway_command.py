@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
+from config.gateway import GatewayFlags, read_flags
+from config.start_flags import FlagsRefused, HelpWanted
 from daemon.gateway_command import (
     GatewayRefused,
-    HelpWanted,
-    Options,
     chosen_endpoints,
-    read_options,
     refuse_itself,
     run,
 )
@@ -33,16 +32,16 @@ LOGGER = structlog.get_logger()
 
 def test_defaults_are_etcds() -> None:
     """A unit file without flags goes on working."""
-    assert read_options(["start"]) == Options("127.0.0.1:23790", None, 60.0, "", "", False, "")
-    assert chosen_endpoints(read_options(["start"]), LOGGER) == (Srv("127.0.0.1", 2379),)
+    assert read_flags(["start"]) == GatewayFlags("127.0.0.1:23790", "127.0.0.1:2379", 60.0, "", "", False, "")
+    assert chosen_endpoints(read_flags(["start"]), LOGGER) == (Srv("127.0.0.1", 2379),)
 
 
 def test_flags_are_read_in_both_forms() -> None:
     """And the list of endpoints may be repeated."""
     given = "start --listen-addr=[::1]:1 --endpoints a:1,b:2 --endpoints=https://c:3 --retry-delay 1m30s word"
-    options = read_options([*given.split(), "--insecure-discovery", "--discovery-srv", "x.org"])
-    assert options == Options("[::1]:1", ("a:1", "b:2", "https://c:3"), 90.0, "x.org", "", True, "")
-    assert not read_options(["start", "--insecure-discovery=false"]).insecure_discovery
+    options = read_flags([*given.split(), "--insecure-discovery", "--discovery-srv", "x.org"])
+    assert options == GatewayFlags("[::1]:1", "a:1,b:2,https://c:3", 90.0, "x.org", "", True, "")
+    assert not read_flags(["start", "--insecure-discovery=false"]).insecure_discovery
 
 
 @pytest.mark.parametrize(
@@ -52,28 +51,28 @@ def test_flags_are_read_in_both_forms() -> None:
         (["start", "--retry-delay", "x"], 'invalid argument "x" for "--retry-delay" flag'),
         (["start", "--retry-delay=-1s"], "must not be negative"),
         (["start", "--insecure-discovery=maybe"], 'invalid argument "maybe" for "--insecure-discovery" flag'),
-        (["start", "--endpoints"], "expected one argument"),
+        (["start", "--endpoints"], "flag needs an argument: --endpoints"),
         (["stop"], 'unknown command "stop"'),
     ],
 )
 def test_what_cannot_be_read_is_refused(arguments: list[str], text: str) -> None:
     """Nothing that was asked for is passed over."""
-    with pytest.raises(GatewayRefused, match=text):
-        read_options(arguments)
+    with pytest.raises(FlagsRefused, match=text):
+        read_flags(arguments)
 
 
 def test_help() -> None:
     """For the word alone too, as in etcd."""
     for arguments in ([], ["--help"], ["start", "-h"]):
         with pytest.raises(HelpWanted):
-            read_options(arguments)
+            read_flags(arguments)
 
 
 @pytest.mark.parametrize(("endpoints", "text"), [("foo", 'error parsing endpoint "foo"'), ("", "no endpoints found")])
 def test_endpoints_that_are_none(endpoints: str, text: str) -> None:
     """In etcd's words."""
     with pytest.raises(GatewayRefused, match=text):
-        chosen_endpoints(read_options(["start", "--endpoints", endpoints]), LOGGER)
+        chosen_endpoints(read_flags(["start", "--endpoints", endpoints]), LOGGER)
 
 
 @pytest.mark.parametrize(
@@ -155,20 +154,20 @@ def test_members_that_dns_names_must_show_the_domains_certificate(tmp_path: Path
             return [Srv("127.0.0.1", port) if service == "etcd-client-ssl" else Srv("127.0.0.1", 1)]
 
         flags = ["start", "--discovery-srv", "example.org", "--trusted-ca-file", str(tmp_path / "cert.pem")]
-        assert chosen_endpoints(read_options(flags), LOGGER, lookup) == (Srv("127.0.0.1", port),)
+        assert chosen_endpoints(read_flags(flags), LOGGER, lookup) == (Srv("127.0.0.1", port),)
         flags[2] = "other.org"
         with pytest.raises(GatewayRefused, match="no endpoints found"):
-            chosen_endpoints(read_options(flags), LOGGER, lookup)
-        assert chosen_endpoints(read_options([*flags, "--endpoints", "a:1"]), LOGGER, lookup) == (Srv("a", 1),)
+            chosen_endpoints(read_flags(flags), LOGGER, lookup)
+        assert chosen_endpoints(read_flags([*flags, "--endpoints", "a:1"]), LOGGER, lookup) == (Srv("a", 1),)
         both = (Srv("127.0.0.1", port), Srv("127.0.0.1", 1))
-        assert chosen_endpoints(read_options([*flags, "--insecure-discovery"]), LOGGER, lookup) == both
+        assert chosen_endpoints(read_flags([*flags, "--insecure-discovery"]), LOGGER, lookup) == both
 
 
 def test_an_authority_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """Rather than trusting nobody, or everybody."""
     flags = ["start", "--discovery-srv", "x", "--trusted-ca-file", str(tmp_path / "none")]
     with pytest.raises(GatewayRefused, match="cannot read the authority"):
-        chosen_endpoints(read_options(flags), LOGGER, lambda *_: [Srv("a", 1)])
+        chosen_endpoints(read_flags(flags), LOGGER, lambda *_: [Srv("a", 1)])
 
 
 def test_a_domain_without_records_is_refused() -> None:
@@ -178,4 +177,4 @@ def test_a_domain_without_records_is_refused() -> None:
         raise LookupFailed(f"lookup _{service}._tcp.{domain}: no such host")
 
     with pytest.raises(GatewayRefused, match=r"dns lookup errors: .* and lookup _etcd-client-a\._tcp\.x: no such host"):
-        chosen_endpoints(read_options(["start", "--discovery-srv", "x", "--discovery-srv-name", "a"]), LOGGER, lookup)
+        chosen_endpoints(read_flags(["start", "--discovery-srv", "x", "--discovery-srv-name", "a"]), LOGGER, lookup)

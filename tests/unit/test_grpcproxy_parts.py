@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from config.grpc_proxy import FlagsRefused, HelpWanted, ProxyFlags, read_flags, usage
+from config.grpc_proxy import ProxyFlags, help_text, read_flags
+from config.start_flags import FlagsRefused, HelpWanted
 from grpcproxy.cache import RangeCache
 from grpcproxy.kv import KvProxy
 from grpcproxy.passed import NotPassedOn, group_of, metadata_of
@@ -35,7 +36,8 @@ def test_flags_are_read_as_etcd_reads_them() -> None:
     flags = read_flags(
         [
             "start",
-            "--endpoints=a:1,b:2",
+            "--endpoints=a:1",
+            "--endpoints=b:2",
             "--namespace",
             "n/",
             "--auto-tls",
@@ -54,7 +56,7 @@ def test_flags_are_read_as_etcd_reads_them() -> None:
     assert read_flags(["start"]) == ProxyFlags()
     with pytest.raises(HelpWanted):
         read_flags(["start", "--help"])
-    assert all(f"--{name.replace('_', '-')} " in usage() for name in ProxyFlags.__slots__)
+    assert all(f"--{name.replace('_', '-')} " in help_text() for name in ProxyFlags.__slots__)
 
 
 @pytest.mark.parametrize(

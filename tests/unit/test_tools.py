@@ -166,6 +166,10 @@ def completion(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
         (["dump-log", "--wal"], {"--wal-dir"}),
         (["--listen-client-u"], {"--listen-client-urls"}),
         (["completion", "b"], {"bash"}),
+        (["gateway", "st"], {"start"}),
+        (["gateway", "start", "--ret"], {"--retry-delay"}),
+        (["grpc-proxy", "start", "--tls-min-version", ""], {"TLS1.2", "TLS1.3"}),
+        (["help", "gat"], {"gateway"}),
         (["--initial-cluster-state", "e"], {"existing"}),
     ],
 )
@@ -374,3 +378,16 @@ def test_what_is_no_data_is_refused_and_left_alone(
         assert programs.run(TOOLS[words[0]], words[1:]) == EXIT_FAILED
         assert capsys.readouterr().err.startswith("Error: ")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["other", "precious"]
+
+
+def test_an_etcds_data_is_not_defragmented_but_told_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file is of another kind; etcd's own tool is at hand where etcd's data is."""
+    (tmp_path / "member" / "snap").mkdir(parents=True)
+    (tmp_path / "member" / "snap" / "db").write_bytes(b"bbolt")
+    assert programs.run(TOOLS["defrag"], [f"--data-dir={tmp_path}"]) == EXIT_FAILED
+    told = capsys.readouterr().err
+    assert f"is etcd's: its store is the bbolt file {tmp_path}/member/snap/db" in told
+    assert f"use 'etcdutl defrag --data-dir {tmp_path}'" in told
+    assert (tmp_path / "member" / "snap" / "db").read_bytes() == b"bbolt"
