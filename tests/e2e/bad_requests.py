@@ -187,7 +187,8 @@ class BadJson:
     def _value(self, field: FieldDescriptor, depth: int) -> Any:
         random = self._random
         if random.random() < 0.12:
-            return random.choice((None, True, 1, -1, 1.5, 1e30, "x", "", [], {}, [1], {"a": 1}, "1", "-5", "é"))
+            odd = random.choice((None, True, 1, -1, 1.5, 1e30, "x", "", [], {}, [1], {"a": 1}, "1", "-5", "é"))
+            return "5" if odd == "-5" and field.type == FieldDescriptor.TYPE_BYTES else odd
         if field.name in HARMLESS:
             number = random.choice(HARMLESS[field.name])
             return str(number) if random.random() < 0.5 else number

@@ -4,43 +4,46 @@ Seeded: a failure names its seed, ACTCD_SEEDS=<seed> runs it again, `make fuzz` 
 win, or the two read wrong bytes in different words, EXCEPTIONS says so.
 """
 
-import http.client
+import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import grpc
 import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
 
-import proto.election_pb2
-import proto.lock_pb2  # noqa: F401 - registers its services
-from proto import rpc_pb2
 from services.gateway import PATHS
-from services.routes import client_routes
+from tests.e2e.bad_callers import (
+    CHANGES_MEMBERS,
+    METHODS,
+    QUICK,
+    UNREADABLE,
+    WAITS_FOR_EVER,
+    Caller,
+    Page,
+    Said,
+    alive,
+    ask,
+    comparable,
+    message_in,
+)
 from tests.e2e.bad_requests import BadBytes, BadJson, is_harmless
-from tests.e2e.client import CHANNEL_OPTIONS, connect
 from tests.e2e.differential import seeds
 from tests.e2e.harness import Server, actcd, real_etcd, running
-from tests.fake_node import FakeNode
 
 pytestmark = pytest.mark.e2e
 
 CALLS_PER_SEED: Final = 200
 PAGES_PER_SEED: Final = 200
+STREAMS_PER_SEED: Final = 96
+STREAM_ENDS: Final = "400m"
+"""When the answers of streams end, as a Grpc-Timeout: long after all has come that comes by itself."""
+STREAMS_AT_ONCE: Final = 8
 SETTINGS: Final = {"auth-password-characters-min": 0}
-DEADLINE_S: Final = 30.0
-SHORT_S: Final = 2.0
-WAITS_FOR_EVER: Final = {"Campaign", "Observe", "Lock"}
-"""Methods whose right answer may be none: they are given a short time, and what they did by then is compared."""
-CHANGES_MEMBERS: Final = {"MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"}
-NOT_IN_ETCD: Final = {"RangeStream"}
-
 EXCEPTIONS: Final = {
     "what is no message": "3.5.1 reads with gogo/protobuf, which refuses a known field of another wire type and takes "
     "groups without an end; Go's own library (3.7) and ours do not: where either side finds no message, ours must be "
@@ -51,34 +54,17 @@ EXCEPTIONS: Final = {
     "unknown alarm actions and sort orders": "3.5.1 panics: sent to actcd alone, which must live",
     "members that are not there": "3.5.1 sometimes drops such a change without a word, and the caller waits",
     "methods other than POST": "grpc-gateway answers 501 since its second version, which etcd 3.6 has; 405 before",
-    "bodies with several faults": "the one that is named first may differ; also how deep JSON may be nested differs",
+    "bodies with several faults": "the one that is named first may differ; so do how deep JSON may be nested, and the "
+    "byte at which base64 is wrong",
     "base64 without padding or in the alphabet for URLs": "taken since etcd 3.6, refused by 3.5.1: never sent",
+    "progress requests in JSON": "see differential.py: never sent to routes",
+    "streams that end before anything came": "3.5.1 says in one of three ways that the time is over: the words count",
     "routes of 3.6": "maintenance/hashkv and others are not known to 3.5.1, or not by that name",
     "a role that is not there, and a range that is none": "3.6 looks at the range first",
     "hashes of passwords": "actcd takes one in the place of a password, for users that move in: never sent",
     "empty passwords": "actcd wants a character at least (CVE-2020-15115): switched off for the comparison",
 }
 
-SERVICES: Final = ("KV", "Watch", "Lease", "Cluster", "Maintenance", "Auth")
-
-
-def path_of(method: MethodDescriptor) -> str:
-    """The path of *method* in gRPC."""
-    return f"/{method.containing_service.full_name}/{method.name}"
-
-
-def methods() -> list[MethodDescriptor]:
-    """Every method of etcd's API that is served; what is missing is told in docs/compatibility.md."""
-    pool = descriptor_pool.Default()
-    names = [f"etcdserverpb.{name}" for name in SERVICES] + ["v3electionpb.Election", "v3lockpb.Lock"]
-    found = [method for name in names for method in pool.FindServiceByName(name).methods]
-    served = client_routes(FakeNode())
-    known = {*served.unary, *served.streams}
-    return [method for method in found if method.name not in NOT_IN_ETCD and path_of(method) in known]
-
-
-METHODS: Final = methods()
-QUICK: Final = [method for method in METHODS if method.name not in WAITS_FOR_EVER]
 METADATA: Final = (
     (),
     (),
@@ -89,75 +75,6 @@ METADATA: Final = (
     (("client-api-version", ""),),
     (("x-bin", b"\x00\xff"),),
 )
-
-
-GOOD_WATCH_ID: Final = 4242
-GOOD_WATCH: Final = rpc_pb2.WatchRequest(
-    create_request=rpc_pb2.WatchCreateRequest(key=b"good", watch_id=GOOD_WATCH_ID)
-).SerializeToString()
-
-
-class Said(NamedTuple):
-    """How a call ended."""
-
-    code: str
-    text: str
-
-
-class Caller:
-    """Calls any method with any bytes."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.channel = grpc.insecure_channel(server.endpoint, options=CHANNEL_OPTIONS)
-
-    def call(self, method: MethodDescriptor, payload: bytes, metadata: tuple[tuple[str, str | bytes], ...]) -> Said:
-        """Send *payload* and say how the call ended; a stream's answers are read to its end."""
-        timeout_s = SHORT_S if method.name in WAITS_FOR_EVER | CHANGES_MEMBERS else DEADLINE_S
-        kind = getattr(
-            self.channel,
-            f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}",
-        )
-        made = kind(path_of(method), request_serializer=bytes, response_deserializer=bytes)
-        try:
-            if method.name == "Watch":
-                return self._watch(made(iter((payload, GOOD_WATCH)), timeout=timeout_s, metadata=metadata))
-            answer = made(
-                iter((payload,)) if method.client_streaming else payload, timeout=timeout_s, metadata=metadata
-            )
-            if method.server_streaming:
-                for _ in answer:
-                    pass
-        except grpc.RpcError as error:
-            waited = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            return Said(error.code().name, "" if waited else str(error.details()))
-        return Said("OK", "")
-
-    def _watch(self, stream: Any) -> Said:
-        """Say how the stream ended, or that it goes on: that a right watcher was created behind the wrong message."""
-        for message in stream:
-            answer = rpc_pb2.WatchResponse.FromString(message)
-            if answer.watch_id == GOOD_WATCH_ID and answer.created:
-                stream.cancel()
-                return Said("OK", "goes on")
-        return Said("OK", "")
-
-
-UNREADABLE: Final = ("grpc: error unmarshalling request:", "grpc: failed to unmarshal the received message")
-
-
-def comparable(said: Said) -> Said:
-    """What must be equal: ids are the server's own, and so is what its protobuf library says."""
-    text = re.sub(r"\b[0-9a-f]{14,16}\b", "<id>", said.text)
-    return Said(said.code, next((beginning for beginning in UNREADABLE if text.startswith(beginning)), text))
-
-
-def message_in(method: MethodDescriptor, payload: bytes) -> Message | None:
-    """What the protobuf library finds in *payload*; None for no message."""
-    try:
-        return GetMessageClass(method.input_type).FromString(payload)
-    except DecodeError:
-        return None
 
 
 def agree(method: MethodDescriptor, payload: bytes, theirs: Said, ours: Said) -> bool:
@@ -171,17 +88,6 @@ def agree(method: MethodDescriptor, payload: bytes, theirs: Said, ours: Said) ->
     if method.name == "RoleGrantPermission":
         return (theirs.text, ours.text) == ("etcdserver: role name not found", "etcdserver: invalid auth management")
     return method.name == "HashKV" and theirs.text == "etcdserver: mvcc: required revision has been compacted"
-
-
-def alive(server: Server) -> None:
-    """The server writes and reads as ever, and no actor of it has crashed."""
-    with connect(server.endpoint) as client:
-        client.kv.Put(rpc_pb2.PutRequest(key=b"alive", value=b"yes"), timeout=DEADLINE_S)
-        (kv,) = client.kv.Range(rpc_pb2.RangeRequest(key=b"alive"), timeout=DEADLINE_S).kvs
-    assert kv.value == b"yes"
-    assert server.process is not None
-    assert server.process.poll() is None
-    assert "crashed" not in server.log_path.read_text(errors="replace")
 
 
 @pytest.fixture
@@ -222,26 +128,18 @@ def test_every_method_refuses_alike(server: Server, etcd: Server, seed: int) -> 
     alive(server)
 
 
-class Page(NamedTuple):
-    """A request over HTTP."""
-
-    method: str
-    path: str
-    body: bytes
-    headers: dict[str, str]
-
-
-def routes() -> Iterator[tuple[str, Descriptor]]:
-    """Every route of the gateway with the message that it takes; not the streams, whose bodies never end."""
+def routes() -> Iterator[tuple[str, Descriptor, bool]]:
+    """Every route of the gateway, the message that it takes, and whether its answer may have no end."""
     pool = descriptor_pool.Default()
     for service, paths in PATHS.items():
         for path, name in paths.items():
             method = pool.FindServiceByName(service).FindMethodByName(name)
-            if not method.server_streaming and name not in WAITS_FOR_EVER:
-                yield path, method.input_type
+            if name not in WAITS_FOR_EVER or method.server_streaming:
+                yield path, method.input_type, method.server_streaming
 
 
-ROUTES: Final = tuple(routes())
+ROUTES: Final = tuple((path, descriptor) for path, descriptor, streaming in routes() if not streaming)
+STREAM_ROUTES: Final = tuple((path, descriptor) for path, descriptor, streaming in routes() if streaming)
 NEW_ROUTES: Final = {"maintenance/hashkv", "maintenance/transfer-leadership", "maintenance/downgrade"}
 JSON_FAULTS: Final = (
     "illegal base64 data",
@@ -251,19 +149,6 @@ JSON_FAULTS: Final = (
     "exceeded max depth",
     "invalid character",
 )
-
-
-def ask(server: Server, page: Page) -> tuple[int, str]:
-    """The status and body of the answer; 0 where the connection ends without one."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.client_port, timeout=DEADLINE_S)
-    try:
-        connection.request(page.method, page.path, page.body, page.headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
-        return 0, type(error).__name__
-    finally:
-        connection.close()
 
 
 def comparable_page(status: int, body: str) -> tuple[int, str]:
@@ -285,7 +170,7 @@ def pages_agree(page: Page, theirs: tuple[int, str], ours: tuple[int, str]) -> b
     if "role name not found" in theirs[1]:
         return route == "auth/role/grant" and "invalid auth management" in ours[1]
     faults = [next((fault for fault in JSON_FAULTS if f'"error":"{fault}' in body), "") for _, body in (theirs, ours)]
-    return theirs[0] == ours[0] == 400 and all(faults)
+    return theirs[0] == ours[0] and theirs[0] in {400, 500} and all(faults)
 
 
 def bad_page(random: Random) -> Page:
@@ -300,16 +185,76 @@ def bad_page(random: Random) -> Page:
     return Page(method, f"{prefix}{path}{suffix}", BadJson(random).body(descriptor), headers)
 
 
+def bad_stream(random: Random) -> Page:
+    """A request for a stream, of one value or several, that is likely to be wrong."""
+    path, descriptor = random.choice(STREAM_ROUTES)
+    bodies = [BadJson(random).body(descriptor) for _ in range(random.choice((1, 1, 1, 2, 3)))]
+    if path == "watch" and random.random() < 0.5:
+        bodies.append(b'{"create_request":{"key":"Z29vZA==","watch_id":"4242"}}')
+    method = random.choice(("POST",) * 20 + ("GET", "PUT"))
+    prefix = random.choice(("/v3/", "/v3/", "/v3beta/"))
+    body = random.choice((b"", b"\n", b" ")).join(bodies).replace(b"rogress", b"r0gress")
+    return Page(method, f"{prefix}{path}", body, {"Grpc-Timeout": STREAM_ENDS})
+
+
+OWN_IN_HEADERS: Final = re.compile(r'"(cluster_id|member_id|raft_term)":"\d+"')
+
+
+OVER: Final = "context deadline exceeded"
+
+
+def lines_of(page: Page, status: int, body: str) -> list[Any]:
+    """The status and each line of a stream as JSON; of a snapshot only whether it is one."""
+    if status == 200 and page.path.endswith("snapshot"):
+        return [status, "remaining_bytes" in body]
+    lines = OWN_IN_HEADERS.sub(r'"\1":"0"', body).splitlines()
+    if status != 200 and OVER in body:
+        return [OVER]
+    return [
+        status,
+        *(OVER if OVER in line else json.loads(line) if line.startswith("{") else line for line in lines),
+    ]
+
+
+def streams_agree(page: Page, theirs: list[Any], ours: list[Any]) -> bool:
+    """Whether two streams are as like as they must be: errors in ours have the fields of later gateways too."""
+    if theirs[0] != 200 and len(theirs) == len(ours) == 2:
+        as_page = [(lines[0], json.dumps(lines[1], separators=(",", ":"))) for lines in (theirs, ours)]
+        if pages_agree(page, *as_page):
+            return True
+    if len(theirs) != len(ours):
+        return False
+    for their, our in zip(theirs, ours, strict=True):
+        if isinstance(their, dict) and isinstance(our, dict) and isinstance(their.get("error"), dict):
+            if not isinstance(our.get("error"), dict) or not their["error"].items() <= our["error"].items():
+                return False
+        elif their != our:
+            return False
+    return True
+
+
 @pytest.mark.parametrize("seed", seeds([1, 2]))
 def test_every_route_refuses_alike(server: Server, etcd: Server, seed: int) -> None:
-    """The same for callers with curl: statuses and the sentences in their bodies."""
+    """The same for callers with curl: statuses and the sentences in their bodies, and each line of a stream."""
     random = Random(seed)
     different = []
     for _ in range(PAGES_PER_SEED):
         page = bad_page(random)
         wanted, got = comparable_page(*ask(etcd, page)), comparable_page(*ask(server, page))
         if not pages_agree(page, wanted, got):
-            sent = f"{page.body[:160]!r}{'...' if len(page.body) > 160 else ''}"
-            different.append(f"{page.method} {page.path} {page.headers} {sent}\n  etcd:  {wanted}\n  actcd: {got}")
+            different.append(f"{shown(page)}\n  etcd:  {wanted}\n  actcd: {got}")
+    streams = [bad_stream(random) for _ in range(STREAMS_PER_SEED)]
+    with ThreadPoolExecutor(2 * STREAMS_AT_ONCE) as pool:
+        theirs, ours = ([pool.submit(ask, each, page) for page in streams] for each in (etcd, server))
+        for page, their, our in zip(streams, theirs, ours, strict=True):
+            lines_wanted, lines_got = lines_of(page, *their.result()), lines_of(page, *our.result())
+            if not streams_agree(page, lines_wanted, lines_got):
+                different.append(f"{shown(page)}\n  etcd:  {lines_wanted}\n  actcd: {lines_got}")
     assert not different, f"seed {seed}:\n" + "\n".join(different)
     alive(server)
+
+
+def shown(page: Page) -> str:
+    """*page* for people, cut when it is long."""
+    body = f"{page.body[:160]!r}{'...' if len(page.body) > 160 else ''}"
+    return f"{page.method} {page.path} {str(page.headers)[:200]} {body}"

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from tests.e2e.bad_callers import alive
 from tests.e2e.harness import Server
-from tests.e2e.test_bad_input import alive
 
 pytestmark = pytest.mark.e2e
 
