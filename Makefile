@@ -57,7 +57,7 @@ profile: $(VENV)/dev.stamp
 # New random requests and watchers against actcd and etcd at once: make fuzz ROUNDS=500; a failure names its seed.
 ROUNDS ?= 50
 fuzz: $(VENV)/dev.stamp
-	ACTCD_FUZZ_ROUNDS=$(ROUNDS) ACTCD_FUZZ_BASE=$$(date +%s) $(BIN)/pytest -x -q -n 2 -m e2e tests/e2e/test_differential_kv.py tests/e2e/test_differential_watch.py tests/e2e/test_bad_input.py
+	ACTCD_FUZZ_ROUNDS=$(ROUNDS) ACTCD_FUZZ_BASE=$$(date +%s) $(BIN)/pytest -x -q -n 2 -m e2e tests/e2e/test_differential_kv.py tests/e2e/test_differential_watch.py tests/e2e/test_bad_input.py tests/e2e/test_bad_tokens.py
 
 # Random bytes and frames against the engine, HTTP and the links between members: minutes of it.
 EXAMPLES ?= 20000

@@ -20,6 +20,7 @@ from proto.rpc_pb2 import (
 )
 from services.decode import decode
 from services.errors import status_of
+from services.identity import admit, is_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +73,8 @@ class ClusterService:
             listed = b"".join(_ADDED_MEMBERS_TAG + encoded[1:] for encoded in members)
             call.reply(self._node.headers.encode(0, self._node.term) + own + listed)
 
-        self._node.change_members(adding(member), reply)
+        # Only here it is asked who calls: what is wrong with the URLs is told to anybody, as in etcd.
+        admit(self._node, call, is_root, lambda: self._node.change_members(adding(member), reply))
 
     def member_remove(self, call: Call, payload: bytes) -> None:
         """Remove a member for ever."""

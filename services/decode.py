@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
 from core.errors import EtcdError
 from core.mvcc.varint import field, varint
@@ -14,7 +16,7 @@ from services.errors import status_of, undecodable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from net.rpc import Call
+    from net.rpc import Call, Status
 
 M = TypeVar("M", bound=Message)
 
@@ -58,6 +60,16 @@ def decode_entry(
         call.fail(status_of(error))
         return None
     return request
+
+
+def unreadable(method: str, payload: bytes, words: Callable[[DecodeError], Status] = undecodable) -> Status | None:
+    """Return how a call of *method* is refused, in which *words*, whose *payload* is no message of its; else None."""
+    try:
+        kind = GetMessageClass(descriptor_pool.Default().FindMethodByName(method[1:].replace("/", ".")).input_type)
+        kind.FromString(payload)
+    except DecodeError as error:
+        return words(error)
+    return None
 
 
 def reply_with(call: Call, answer: Callable[[], bytes]) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.auth.rules import NOBODY
 from core.errors import AuthOldRevision, EtcdError
-from services.errors import status_of
+from services.decode import unreadable
+from services.errors import status_of, undecodable_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,21 +45,25 @@ def certified_name(context: Context) -> str | None:
     return name
 
 
-def admit(node: Node, call: Call, check: Check, then: Callable[[], None]) -> None:
-    """Run *then* if whoever makes *call* passes *check*, else refuse the call."""
+def admit(
+    node: Node, call: Call, check: Check, then: Callable[[], None], refused: Callable[[EtcdError], None] | None = None
+) -> None:
+    """Run *then* if whoever makes *call* passes *check*, else *refused*, or refuse the call."""
     if not node.auth.enabled:
         then()
         return
+
+    refused = refused or partial(refuse, call)
 
     def judge(identity: Identity) -> None:
         try:
             check(node.auth, identity)
         except EtcdError as error:
-            call.fail(status_of(error))
+            refused(error)
         else:
             then()
 
-    node.identify(call, judge, partial(refuse, call))
+    node.identify(call, judge, refused)
 
 
 def admit_read(node: Node, call: Call, check: Check, then: Callable[[Call], None]) -> None:
@@ -93,11 +99,14 @@ def is_known(rules: Rules, identity: Identity) -> None:
 
 
 def only(node: Node, check: Check, method: UnaryMethod) -> UnaryMethod:
-    """Return *method* for those who pass *check*."""
+    """Return *method* for those who pass *check*; to others what is no message is said to be none, as in etcd."""
 
     def checked(call: Call, payload: bytes) -> None:
+        def refused(error: EtcdError) -> None:
+            call.fail(unreadable(call.method, payload) or status_of(error))
+
         if node.auth.enabled:
-            admit(node, call, check, partial(method, call, payload))
+            admit(node, call, check, partial(method, call, payload), refused)
         else:
             method(call, payload)
 
@@ -168,7 +177,8 @@ class _Unchanged(ForwardedCall):
 
     def reply(self, message: bytes) -> None:
         """See Call."""
-        if self._node.auth.revision == self._revision:
+        # Nobody was judged by no revision, and let through to what is nothing.
+        if self._revision in {self._node.auth.revision, NOBODY.revision}:
             self._call.reply(message)
         else:
             self._call.fail(status_of(AuthOldRevision()))
@@ -185,14 +195,21 @@ class _Guarded:
         self._handler: StreamHandler | None = None
         self._early: list[Callable[[StreamHandler], None]] = []
         self._closed = False
+        self._first: bytes | None = None
+        self._refusal: EtcdError | None = None
         node.identify(stream, self._judge, self._refuse)
 
     def on_message(self, message: bytes) -> None:
         """See StreamHandler."""
+        if self._first is None:
+            self._first = message
+            self._finish_refused()
         self._pass_on(lambda handler: handler.on_message(message))
 
     def on_half_close(self) -> None:
         """See StreamHandler."""
+        self._first = self._first or b""
+        self._finish_refused()
         self._pass_on(lambda handler: handler.on_half_close())
 
     def on_drained(self) -> None:
@@ -224,5 +241,12 @@ class _Guarded:
                 event(self._handler)
 
     def _refuse(self, error: EtcdError) -> None:
-        if not self._closed:
-            self._stream.finish(status_of(error))
+        self._refusal = error
+        self._finish_refused()
+
+    def _finish_refused(self) -> None:
+        """End once it is known that the caller may not, and whether the request is one."""
+        if not self._closed and self._refusal is not None and self._first is not None:
+            self._stream.finish(
+                unreadable(self._stream.method, self._first, undecodable_message) or status_of(self._refusal)
+            )

@@ -26,7 +26,8 @@ def client_routes(node: Node, health: Health | None = None) -> Routes:
     """Return the routes of one client listener of *node*, which says that it is as *health* is.
 
     What only some may call while auth is on is marked here, unless the method judges by what it is asked, or the log
-    does: keys where they are read, watched or written, alarms by their action, and administration of auth.
+    does: keys where they are read, watched or written, alarms by their action, members by their URLs, and
+    administration of auth.
     """
     health = health or Health()
     kv, lease = KvService(node), LeaseService(node)
@@ -43,7 +44,7 @@ def client_routes(node: Node, health: Health | None = None) -> Routes:
             "/etcdserverpb.Lease/LeaseTimeToLive": only(node, is_known, lease.time_to_live),
             "/etcdserverpb.Lease/LeaseLeases": only(node, is_known, lease.leases),
             "/etcdserverpb.Cluster/MemberList": only(node, is_known, cluster.member_list),
-            "/etcdserverpb.Cluster/MemberAdd": only(node, is_root, cluster.member_add),
+            "/etcdserverpb.Cluster/MemberAdd": cluster.member_add,
             "/etcdserverpb.Cluster/MemberRemove": only(node, is_root, cluster.member_remove),
             "/etcdserverpb.Cluster/MemberUpdate": only(node, is_root, cluster.member_update),
             "/etcdserverpb.Cluster/MemberPromote": only(node, is_root, cluster.member_promote),

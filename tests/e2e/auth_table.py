@@ -104,6 +104,7 @@ WRITES: Final = (
     Row("keys only writable", "kv", "DeleteRange", pb.DeleteRangeRequest(key=b"w/", range_end=b"w0"), user=OK),
 )
 TXNS: Final = (
+    Row("nothing", "kv", "Txn", txn(), *alike(OK)),
     Row("own keys", "kv", "Txn", txn(put(b"k/1"), get(b"k/2")), user=OK),
     Row("compare of others", "kv", "Txn", txn(compare=(b"other",))),
     Row("branch not taken", "kv", "Txn", txn(put(b"other"), compare=(b"k/1",))),
