@@ -148,9 +148,9 @@ def check_config(command: CheckConfig, machine: Machine = THIS_MACHINE) -> Repor
     """Read the file as a start would, and report every fault and note; touches the data directory only to look."""
     try:
         loaded = load_file(command.path, machine)
-        if identify(loaded.config.member.data_dir).content in {Content.EMPTY, Content.OTHER} and (
-            faults := bootstrap_refusals(loaded.config, resolve)
-        ):
+        founds = identify(loaded.config.member.data_dir).content in {Content.EMPTY, Content.OTHER}
+        is_member = loaded.config.own.proxy == "off"  # else a proxy is started, which is in no cluster
+        if founds and is_member and (faults := bootstrap_refusals(loaded.config, resolve)):
             raise ConfigRefused(faults)  # noqa: TRY301 - reported like the others
         find_extensions(loaded.config.own.extensions)
         check_files(loaded.config)
