@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, Final, final
 
 from google.protobuf.message import DecodeError
@@ -10,6 +9,7 @@ from google.protobuf.message import DecodeError
 from actors.base import Home, NodeActor
 from actors.messages.common import Tick
 from core.errors import NoLeader
+from grpcproxy.groups import Groups, GroupStream
 from grpcproxy.keepalives import KeepAlives
 from grpcproxy.messages import (
     ClientAsked,
@@ -17,12 +17,9 @@ from grpcproxy.messages import (
     ClientClosed,
     ClientHalfClosed,
     ClientOpened,
-    CloseStream,
     Finish,
     Frames,
     LeasesMessage,
-    OpenStream,
-    SendOn,
     StreamEnded,
     StreamGot,
     StreamOpened,
@@ -42,16 +39,12 @@ AGAIN: Final = frozenset({Code.OK, Code.UNAVAILABLE, Code.CANCELLED})
 NO_LEADER: Final = status_of(NoLeader())
 
 
-class Upstream:
+class Upstream(GroupStream):
     """The renewals of one group, and the stream that they share."""
 
     def __init__(self, group: Group, number: int) -> None:
-        self.group: Final = group
-        self.number: Final = number
+        super().__init__(group, number)
         self.renewals: Final = KeepAlives()
-        self.clients: Final[set[int]] = set()
-        self.is_open = False
-        self.connected = False
         self.failed_count = 0
         """Streams in a row that brought nothing."""
 
@@ -79,12 +72,9 @@ class LeasesActor(NodeActor[LeasesMessage]):
 
     def __init__(self, home: Home, *, upstream: Address[UpstreamMessage]) -> None:
         super().__init__(home)
-        self._upstream = upstream
         self._front: Address[FrontMessage] | None = None
-        self._numbers = count(1)
         self._clients: dict[int, Client] = {}
-        self._groups: dict[Group, Upstream] = {}
-        self._by_number: dict[int, Upstream] = {}
+        self._groups = Groups(upstream, KEEP_ALIVE, Upstream, self.actor_ref)
 
     def handle(self, message: LeasesMessage) -> None:
         """Take one message."""
@@ -109,17 +99,12 @@ class LeasesActor(NodeActor[LeasesMessage]):
             case StreamEnded():
                 self._lost(message)
             case Tick():
-                for upstream in self._groups.values():
+                for upstream in self._groups:
                     self._connect(upstream)
 
     def _open(self, message: ClientOpened) -> None:
         self._front = message.front
-        upstream = self._groups.get(message.group)
-        if upstream is None:
-            number = next(self._numbers)
-            upstream = self._groups[message.group] = self._by_number[number] = Upstream(message.group, number)
-        upstream.clients.add(message.number)
-        self._clients[message.number] = Client(upstream)
+        self._clients[message.number] = Client(self._groups.join(message.group, message.number))
 
     def _ask(self, message: ClientAsked) -> None:
         client = self._clients.get(message.number)
@@ -139,24 +124,17 @@ class LeasesActor(NodeActor[LeasesMessage]):
         client = self._clients.pop(number, None)
         if client is None:
             return
-        upstream = client.upstream
-        upstream.renewals.forget(number)
-        upstream.clients.discard(number)
-        if not upstream.clients:
-            del self._groups[upstream.group], self._by_number[upstream.number]
-            if upstream.is_open:
-                self._upstream.tell(CloseStream(upstream.number, self.actor_ref))
+        client.upstream.renewals.forget(number)
+        self._groups.leave(client.upstream, number)
 
     # -- upstream ----------------------------------------------------------------------------------------------------
 
     def _connect(self, upstream: Upstream) -> None:
-        if not upstream.is_open and not upstream.renewals.idle:
-            upstream.is_open = True
-            metadata = upstream.group.metadata
-            self._upstream.tell(OpenStream(upstream.number, KEEP_ALIVE, metadata, None, self.actor_ref))
+        if not upstream.renewals.idle:
+            self._groups.open(upstream)
 
     def _connected(self, number: int) -> None:
-        upstream = self._by_number.get(number)
+        upstream = self._groups.get(number)
         if upstream is not None:
             upstream.connected = True
             self._pump(upstream)
@@ -164,19 +142,17 @@ class LeasesActor(NodeActor[LeasesMessage]):
     def _pump(self, upstream: Upstream) -> None:
         if upstream.connected:
             for lease in upstream.renewals.to_send():
-                request = LeaseKeepAliveRequest(ID=lease).SerializeToString()
-                self._upstream.tell(SendOn(upstream.number, self.actor_ref, request))
+                self._groups.send(upstream, LeaseKeepAliveRequest(ID=lease).SerializeToString())
 
     def _receive(self, message: StreamGot) -> None:
-        upstream = self._by_number.get(message.number)
+        upstream = self._groups.get(message.number)
         if upstream is None:
             return
         upstream.failed_count = 0
         try:
             lease = LeaseKeepAliveResponse.FromString(message.body).ID
         except DecodeError:
-            self._upstream.tell(CloseStream(message.number, self.actor_ref))
-            self._lost(StreamEnded(message.number, Status(Code.UNAVAILABLE, "malformed answer")))
+            self._lost(self._groups.give_up(message.number))
             return
         streams = [number for number in upstream.renewals.answered(lease) if number in self._clients]
         if streams:
@@ -189,10 +165,9 @@ class LeasesActor(NodeActor[LeasesMessage]):
         self._pump(upstream)
 
     def _lost(self, message: StreamEnded) -> None:
-        upstream = self._by_number.get(message.number)
+        upstream = self._groups.ended(message.number)
         if upstream is None:
             return
-        upstream.is_open = upstream.connected = False
         status = message.status
         if status.code not in AGAIN:
             self._finish(upstream.renewals.refused(), status)

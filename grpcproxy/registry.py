@@ -231,7 +231,11 @@ class RegistryActor(NodeActor[RegistryMessage]):
                 return
             answer = WatchResponse.FromString(message.body)
         except DecodeError as error:
-            self._stop_following(str(error))
+            self._upstream.tell(CloseStream(message.number, self.actor_ref))
+            if message.number == LEASE_STREAM:
+                self._lease_stream_open = False  # opened again for the next renewal
+            else:
+                self._stop_following(str(error))
             return
         if answer.canceled:
             self._upstream.tell(CloseStream(WATCH_STREAM, self.actor_ref))

@@ -16,18 +16,16 @@ from actors.messages.serve import Answered
 from core.errors import Compacted, NoLeader
 from core.metrics import Sample
 from grpcproxy.coalescer import Coalescer, coalesced
+from grpcproxy.groups import Groups, GroupStream
 from grpcproxy.messages import (
     ClientAsked,
     ClientBlocked,
     ClientClosed,
     ClientHalfClosed,
     ClientOpened,
-    CloseStream,
     Finish,
     Forward,
     Frames,
-    OpenStream,
-    SendOn,
     StreamEnded,
     StreamGot,
     StreamOpened,
@@ -59,19 +57,14 @@ AGAIN: Final = frozenset({Code.OK, Code.UNAVAILABLE, Code.CANCELLED, Code.INTERN
 NO_LEADER: Final = status_of(NoLeader())
 
 
-class Upstream:
+class Upstream(GroupStream):
     """The watchers of one group, and the stream that they share."""
 
-    def __init__(self, group: Group, number: int, prefix: bytes) -> None:
-        self.group: Final = group
-        self.number: Final = number
+    def __init__(self, prefix: bytes, group: Group, number: int) -> None:
+        super().__init__(group, number)
         self.coalescer: Final = Coalescer(prefix)
-        self.clients: Final[set[int]] = set()
         self.creating: Final[set[int]] = set()
         """Clients whose last watcher is not there yet."""
-        self.is_open = False
-        """Whether there is a stream, or one has been asked for."""
-        self.connected = False
 
 
 class Client:
@@ -100,12 +93,11 @@ class WatchesActor(NodeActor[WatchesMessage]):
         super().__init__(home)
         self._upstream = upstream
         self._namespace = namespace
-        self._prefix = b"" if namespace is None else namespace.prefix
         self._front: Address[FrontMessage] | None = None
-        self._numbers = count(1)
+        self._tokens = count(1)
         self._clients: dict[int, Client] = {}
-        self._groups: dict[Group, Upstream] = {}
-        self._by_number: dict[int, Upstream] = {}
+        make = partial(Upstream, b"" if namespace is None else namespace.prefix)
+        self._groups = Groups(upstream, WATCH, make, self.actor_ref)
         self._checks: dict[int, Callable[[object], None]] = {}
         self._saved = 0
         """Events that groups had saved which are gone."""
@@ -134,7 +126,7 @@ class WatchesActor(NodeActor[WatchesMessage]):
             case StreamEnded():
                 self._lost(message)
             case Tick():
-                for upstream in self._groups.values():
+                for upstream in self._groups:
                     self._connect(upstream)
             case Measure():
                 message.answer_to.tell(Measured(message.round, self._samples()))
@@ -143,13 +135,7 @@ class WatchesActor(NodeActor[WatchesMessage]):
 
     def _open(self, message: ClientOpened) -> None:
         self._front = message.front
-        upstream = self._groups.get(message.group)
-        if upstream is None:
-            number = next(self._numbers)
-            upstream = self._groups[message.group] = Upstream(message.group, number, self._prefix)
-            self._by_number[number] = upstream
-        upstream.clients.add(message.number)
-        self._clients[message.number] = Client(upstream)
+        self._clients[message.number] = Client(self._groups.join(message.group, message.number))
 
     def _ask(self, message: ClientAsked) -> None:
         client = self._clients.get(message.number)
@@ -198,7 +184,7 @@ class WatchesActor(NodeActor[WatchesMessage]):
 
     def _judge(self, number: int, create: WatchCreateRequest, group: Group) -> None:
         """Find out whether a client may read what it wants to watch: others' watchers may have been there before."""
-        token = next(self._numbers)
+        token = next(self._tokens)
         self._checks[token] = partial(self._end_judging, number, create)
         check = RangeRequest(
             key=create.key, range_end=create.range_end, serializable=True, count_only=True, limit=1
@@ -268,50 +254,42 @@ class WatchesActor(NodeActor[WatchesMessage]):
         for watcher in client.watchers.values():
             upstream.coalescer.remove(watcher)
         upstream.coalescer.forget(number)
-        upstream.clients.discard(number)
         upstream.creating.discard(number)
-        if upstream.clients:
+        if self._groups.leave(upstream, number):
+            self._saved += upstream.coalescer.events_saved
+        else:
             self._flush(upstream)
-            return
-        del self._groups[upstream.group], self._by_number[upstream.number]
-        self._saved += upstream.coalescer.events_saved
-        if upstream.is_open:
-            self._upstream.tell(CloseStream(upstream.number, self.actor_ref))
 
     # -- upstream ----------------------------------------------------------------------------------------------------
 
     def _connect(self, upstream: Upstream) -> None:
-        if not upstream.is_open and upstream.coalescer.watcher_count:
-            upstream.is_open = True
-            metadata = upstream.group.metadata
-            self._upstream.tell(OpenStream(upstream.number, WATCH, metadata, None, self.actor_ref))
+        if upstream.coalescer.watcher_count:
+            self._groups.open(upstream)
 
     def _connected(self, number: int) -> None:
-        upstream = self._by_number.get(number)
+        upstream = self._groups.get(number)
         if upstream is not None:
             upstream.connected = True
             upstream.coalescer.connected()
             self._flush(upstream)
 
     def _receive(self, message: StreamGot) -> None:
-        upstream = self._by_number.get(message.number)
+        upstream = self._groups.get(message.number)
         if upstream is None:
             return
         try:
             upstream.coalescer.receive(message.body)
         except DecodeError:
             # Whatever that is, it is no member that could be listened to.
-            self._upstream.tell(CloseStream(message.number, self.actor_ref))
-            self._lost(StreamEnded(message.number, Status(Code.UNAVAILABLE, "malformed answer")))
+            self._lost(self._groups.give_up(message.number))
             return
         self._flush(upstream)
 
     def _lost(self, message: StreamEnded) -> None:
-        upstream = self._by_number.get(message.number)
+        # A message that had been sent before it was known does no harm: it goes to a stream that is no more.
+        upstream = self._groups.ended(message.number)
         if upstream is None:
             return
-        # A message that had been sent before it was known does no harm: it goes to a stream that is no more.
-        upstream.is_open = upstream.connected = False
         upstream.coalescer.lost()
         status = message.status
         tells_clients = upstream.group.wants_leader and status.message in {NO_LEADER.message, NO_CONNECTION.message}
@@ -330,9 +308,8 @@ class WatchesActor(NodeActor[WatchesMessage]):
         coalescer = upstream.coalescer
         if coalescer.requests:
             requests, coalescer.requests = coalescer.requests, []
-            if upstream.connected:
-                for request in requests:
-                    self._upstream.tell(SendOn(upstream.number, self.actor_ref, request))
+            for request in requests:
+                self._groups.send(upstream, request)
         if coalescer.frames:
             frames, coalescer.frames = coalescer.frames, []
             assert self._front is not None, frames
@@ -348,7 +325,7 @@ class WatchesActor(NodeActor[WatchesMessage]):
         return watcher is None or watcher.announced
 
     def _samples(self) -> tuple[Sample, ...]:
-        coalescers = [upstream.coalescer for upstream in self._groups.values()]
+        coalescers = [upstream.coalescer for upstream in self._groups]
         saved = self._saved + sum(each.events_saved for each in coalescers)
         return (
             Sample("etcd_grpc_proxy_watchers_coalescing_total", coalesced(coalescers)),
