@@ -99,13 +99,17 @@ class AuthClient:
 
     def end_of(self, row: Row, who: str) -> str:
         """Make the call of *row* as *who*, on leases as they should be, and say how it ended."""
-        if row.service in {"lease", "lock", "election"} or row.method in {"Put", "Txn"}:
-            self._lay_out_leases()
+        self.lay_out_leases_for(row)
         end = self.end(who, row.service, row.method, row.request)
         if row.service == "cluster" and end.startswith("DEADLINE_EXCEEDED"):
             # A change that comes while the one before is not applied yet is dropped by raft, and nobody is told.
             end = self.end(who, row.service, row.method, row.request)
         return end
+
+    def lay_out_leases_for(self, row: Row) -> None:
+        """Make leases as they should be, if *row* has to do with them."""
+        if row.service in {"lease", "lock", "election"} or row.method in {"Put", "Txn"}:
+            self._lay_out_leases()
 
     def _lay_out_leases(self) -> None:
         for lease in (LEASE_OPEN, LEASE_CLOSED, LEASE_EMPTY, LEASE_NEW):

@@ -270,24 +270,6 @@ def test_an_empty_password_is_none(with_auth: Callable[..., AuthClient]) -> None
 # -- what auth holds together with ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alarm", [pb.NOSPACE, pb.CORRUPT])
-def test_no_alarm_switches_auth_off(with_auth: Callable[..., AuthClient], alarm: pb.AlarmType) -> None:
-    """Alarms change what is refused, never who is: auth stays in front (etcd issue 22386)."""
-    client = with_auth()
-    raised = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=1, alarm=alarm)
-    client.call("root", "maintenance", "Alarm", raised)
-    for service, method, request in (
-        ("auth", "AuthDisable", pb.AuthDisableRequest()),
-        ("auth", "UserDelete", pb.AuthUserDeleteRequest(name="user")),
-        ("kv", "Put", pb.PutRequest(key=b"other")),
-        ("kv", "DeleteRange", pb.DeleteRangeRequest(key=b"other")),
-        ("kv", "Compact", pb.CompactionRequest(revision=2)),
-    ):
-        assert client.end("nobody", service, method, request) == EMPTY, method
-        assert client.end("user", service, method, request) == DENIED, method
-    assert client.end("root", "kv", "Put", pb.PutRequest(key=b"other")) != OK
-
-
 def test_a_lease_ends_whatever_it_holds(with_auth: Callable[..., AuthClient]) -> None:
     """The server revokes with root's rights: keys on an expired lease go although nobody asked with a token."""
     client = with_auth()
