@@ -59,8 +59,7 @@ def help_text() -> str:
         for declared in group:
             setting = declared.setting
             if setting.flag:
-                mark = "" if setting.supported else " (not supported yet)"
-                parts.append(f"  --{setting.name} '{setting.default_text}'\n    {setting.meaning}{mark}\n")
+                parts.append(f"  --{setting.name} '{setting.default_text}'\n    {setting.meaning}\n")
     parts.append("\nOther:\n")
     parts.extend(f"  --{name} '{default}'\n    {meaning}\n" for name, default, meaning in OTHER_FLAGS)
     return "".join(parts)

@@ -183,9 +183,6 @@ def _value_faults(setting: Setting, each: Given, value: object) -> Iterable[Faul
     rule = setting.check and setting.check(value)
     if rule is not None:
         yield Fault(each.key, shown, rule)
-    elif not setting.supported and value != setting.default:
-        default = setting.default_text or "empty"
-        yield Fault(each.key, shown, f"actcd does not support {each.key} yet; leave it at its default ({default})")
 
 
 def _build(values: Mapping[str, Any]) -> Config:

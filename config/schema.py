@@ -1,8 +1,8 @@
-"""Every setting, declared once: the field, its flag, kind, default, meaning, check, and whether actcd supports it yet.
+"""Every setting, declared once: the field, its flag, kind, default, meaning and check.
 
 Flags, ``ETCD_*`` variables, file keys, ``--help`` and config/actcd.sample.yaml are all made from this table, so adding
-a setting means adding a field here; supporting one that is marked ``supported=False`` means deleting that mark.
-Frozen: the tree is read by many threads.  Names, defaults and meanings are those of etcd 3.7.
+a setting means adding a field here.  Frozen: the tree is read by many threads.  Names, defaults and meanings are those
+of etcd 3.7.
 """
 
 from __future__ import annotations

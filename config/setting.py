@@ -37,8 +37,6 @@ class Setting:
     """Whether it has a flag and an environment variable."""
     secret: bool
     """Whether its value must not be shown, not even in a refusal."""
-    supported: bool
-    """Whether values other than the default work already."""
     check: Callable[[Any], str | None] | None
     """Returns the rule that a value breaks, if it breaks one."""
     zero_means: Any
@@ -73,7 +71,6 @@ def setting(
     file: str | None = FILE_KEY_AS_NAME,
     flag: bool = True,
     secret: bool = False,
-    supported: bool = True,
     check: Callable[[T], str | None] | None = None,
     zero_means: T | None = None,
     shown_default: str | None = None,
@@ -92,7 +89,6 @@ def setting(
         file_path=file_path,
         flag=flag,
         secret=secret,
-        supported=supported,
         check=check,
         zero_means=zero_means,
         shown_default=shown_default,

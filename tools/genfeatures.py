@@ -81,7 +81,7 @@ def flag_rows(names: Iterable[str]) -> list[Row]:
 
     def state(name: str) -> str:
         if name in BY_NAME:
-            return WORKS if BY_NAME[name].setting.supported else NOT_YET
+            return WORKS
         if name in RETIRED_FLAGS:
             return WITHOUT_EFFECT
         return WORKS if name in FLAG_NAMES else NOT_YET

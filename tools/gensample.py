@@ -28,7 +28,6 @@ HEAD = """\
 #
 # Once a file is given, all flags and environment variables are ignored. Lists of URLs are one text with commas.
 # Durations are whole nanoseconds as in etcd; actcd takes texts such as 5s as well.
-# What is marked as not supported yet must stay at its default.
 """
 
 
@@ -68,8 +67,6 @@ def _entry(declared: Declared) -> str:
         meaning += f" Here: {setting.default_text}."
     if setting.shown_default is not None:
         meaning += f" By default: {setting.shown_default}."
-    if not setting.supported:
-        meaning += " (not supported yet)"
     indent = "  " * (len(setting.file_path) - 1)
     prose = textwrap.indent(textwrap.fill(meaning, WIDTH), "# ")
     value = yaml.safe_dump(setting.kind.to_file(setting.default), width=1000, default_flow_style=True)

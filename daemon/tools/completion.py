@@ -80,7 +80,7 @@ def _flag(option: Option[object]) -> Flag:
 def _server_flags() -> Iterator[Flag]:
     for declared in DECLARED:
         setting = declared.setting
-        if setting.flag and setting.supported:
+        if setting.flag:
             choices = tuple(setting.kind.name.split("|")) if "|" in setting.kind.name else ()
             is_dir = setting.name.endswith(_DIR_SUFFIX)
             yield Flag((f"--{setting.name}",), setting.meaning, not setting.kind.is_switch, choices, is_dir)

@@ -17,15 +17,14 @@ WITHOUT_A_READER = {
 
 
 def test_every_setting_is_read_or_says_that_it_is_not() -> None:
-    """A key that nothing reads is a promise: it must be marked as unsupported, or warn that it has no effect."""
+    """A key that nothing reads is a promise: it must warn that it has no effect."""
     code = "\n".join(
         path.read_text() for layer in READERS for path in modules(layer) if path.name not in {"schema.py", "setting.py"}
     )
     unread = [
         each.setting.name
         for each in DECLARED
-        if each.setting.supported
-        and each.setting.note is None
+        if each.setting.note is None
         and not re.search(rf"\.{each.attribute}\b", code)
         and f'"{each.setting.name}"' not in code
     ]
