@@ -14,6 +14,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,31 @@ def _leave(code: int) -> None:
     raise _Left(code)
 
 
-class Node:
+class Started(ABC):
+    """What a ``with`` block starts, and stops at its end however it ends."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start it, and wait until it serves."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop it, and let go of all it has."""
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Node(Started):
     """One member.  Without a directory it is temporary: its data go when it is stopped.
 
     Its methods may be called by one thread at a time, any thread.
@@ -189,18 +214,6 @@ class Node:
             if self._temporary:
                 shutil.rmtree(self.data_dir, ignore_errors=True)
 
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def joins(self, initial_cluster: str) -> None:
         """Be one of *initial_cluster*, as that setting has it."""
         self._initial_cluster = initial_cluster
@@ -235,7 +248,7 @@ class Node:
         return NodeFailed(f"the node {self.name} has failed: {self._error!r}")
 
 
-class Cluster:
+class Cluster(Started):
     """Several members in one program, each a temporary Node.
 
     with Cluster(3) as cluster:
@@ -267,18 +280,6 @@ class Cluster:
     def close(self) -> None:
         """Stop all, last one first."""
         self._all.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def reserve_port() -> socket.socket:

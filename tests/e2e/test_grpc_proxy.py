@@ -345,7 +345,7 @@ def test_proxies_that_own_keys_stay_linearizable(tmp_path: Path, server: Server)
         stubs = [stack.enter_context(connect(proxy.endpoint)) for proxy in proxies]
         member = stack.enter_context(connect(server.endpoint))
 
-        def read(each: Stubs, key: bytes = b"k") -> bytes:
+        def read(each: Stubs, key: bytes = b"own/k") -> bytes:
             answer = each.kv.Range(rpc_pb2.RangeRequest(key=key), timeout=CALL_TIMEOUT_S)
             return answer.kvs[0].value if answer.kvs else b""
 
@@ -354,31 +354,35 @@ def test_proxies_that_own_keys_stay_linearizable(tmp_path: Path, server: Server)
             return {kv.key for kv in answer.kvs}
 
         def owned() -> bool:
-            return read(stubs[0]) == b"" and b"leases/k" in owners()
+            return read(stubs[0]) == b"" and b"leases/own/k" in owners()
 
         wait_for(owned, CALL_TIMEOUT_S, "the key is owned")
         for number in range(12):
             value = b"%d" % number
-            put(stubs[number % 3], b"k", value)
+            put(stubs[number % 3], b"own/k", value)
             assert [read(each) for each in (*stubs, member)] == [value] * 4
-        removed = stubs[1].kv.DeleteRange(rpc_pb2.DeleteRangeRequest(key=b"a", range_end=b"z"), timeout=CALL_TIMEOUT_S)
+        removed = stubs[1].kv.DeleteRange(
+            rpc_pb2.DeleteRangeRequest(key=b"own/", range_end=b"own0"), timeout=CALL_TIMEOUT_S
+        )
         assert (removed.deleted, [read(each) for each in stubs]) == (1, [b""] * 3)
         swap = rpc_pb2.TxnRequest(
-            compare=[rpc_pb2.Compare(target=rpc_pb2.Compare.CREATE, key=b"k", create_revision=0)],
-            success=[rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"k", value=b"swapped"))],
+            compare=[rpc_pb2.Compare(target=rpc_pb2.Compare.CREATE, key=b"own/k", create_revision=0)],
+            success=[rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"own/k", value=b"swapped"))],
         )
         assert stubs[0].kv.Txn(swap, timeout=CALL_TIMEOUT_S).succeeded
         assert not stubs[2].kv.Txn(swap, timeout=CALL_TIMEOUT_S).succeeded
         assert [read(each) for each in stubs] == [b"swapped"] * 3
 
         wait_for(
-            lambda: read(stubs[0], b"mine") == b"" and b"leases/mine" in owners(), CALL_TIMEOUT_S, "it is owned, too"
+            lambda: read(stubs[0], b"own/mine") == b"" and b"leases/own/mine" in owners(),
+            CALL_TIMEOUT_S,
+            "it is owned, too",
         )
-        read(stubs[0], b"mine")
+        read(stubs[0], b"own/mine")
 
         before = server.metric("etcd_mvcc_range_total")
         for _ in range(50):
-            read(stubs[0], b"mine")
+            read(stubs[0], b"own/mine")
         assert server.metric("etcd_mvcc_range_total") - before < 10  # pages of health and the like
 
         done = threading.Event()
@@ -388,7 +392,7 @@ def test_proxies_that_own_keys_stay_linearizable(tmp_path: Path, server: Server)
         def follow(each: Stubs) -> None:
             while not done.is_set():
                 least = finished[0]
-                found = int(read(each, b"counter") or b"0")
+                found = int(read(each, b"own/counter") or b"0")
                 if found < least:
                     faults.append(f"read {found} after {least} was written")
 
@@ -396,15 +400,15 @@ def test_proxies_that_own_keys_stay_linearizable(tmp_path: Path, server: Server)
         for reader in readers:
             reader.start()
         for number in range(1, 60):
-            put(stubs[number % 2], b"counter", b"%d" % number)
+            put(stubs[number % 2], b"own/counter", b"%d" % number)
             finished[0] = number
         done.set()
         for reader in readers:
             reader.join(CALL_TIMEOUT_S)
         assert faults == []
         assert proxies[0].end() == -signal.SIGTERM
-        put(stubs[1], b"mine", b"at once")  # whoever stops gives back what it owned
-        assert read(stubs[2], b"mine") == b"at once"
+        put(stubs[1], b"own/mine", b"at once")  # whoever stops gives back what it owned
+        assert read(stubs[2], b"own/mine") == b"at once"
 
 
 def test_pages(tmp_path: Path, make_server: MakeServer) -> None:

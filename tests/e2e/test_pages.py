@@ -3,10 +3,13 @@
 import http.client
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
 
+from proto import rpc_pb2
+from tests.e2e.client import connect
 from tests.e2e.harness import Server, actcd, real_etcd, running
 
 pytestmark = pytest.mark.e2e
@@ -135,3 +138,18 @@ def test_profiles_where_they_are_asked_for(tmp_path_factory: pytest.TempPathFact
         assert b"PYTHONTRACEMALLOC" in ask(server, "GET", "/debug/pprof/heap").body
         assert b"daemon" in ask(server, "GET", "/debug/pprof/cmdline").body
         assert ask(server, "GET", "/debug/pprof/nothing").status == 404
+
+
+def test_pages_of_traces_are_there_at_debug(tmp_path: Path) -> None:
+    """As at etcd: at log level debug alone.  Who is connected and what was logged is on them."""
+    with running(Server(actcd(), tmp_path, {"log-level": "debug"})) as server, connect(server.endpoint) as client:
+        client.kv.Put(rpc_pb2.PutRequest(key=b"secret-key", value=b"secret-value"), timeout=10.0)
+        client.kv.Range(rpc_pb2.RangeRequest(key=b"secret-key"), timeout=10.0)
+        requests, events = (ask(server, "GET", f"/debug/{name}") for name in ("requests", "events"))
+        assert (requests.status, events.status) == (200, 200)
+        assert b"<td>etcdserverpb.KV/Put</td><td>[0 active]</td><td>[1 ok]</td>" in requests.body
+        assert b"<td>Range</td><td>ok</td>" in requests.body
+        assert b"actors/raft.py" in events.body
+        assert b"became leader" in ask(server, "GET", "/debug/events?fam=actors%2Fraft.py").body.replace(b"-", b" ")
+        assert b"secret" not in requests.body + events.body
+        assert ask(server, "POST", "/debug/requests").status == 405
