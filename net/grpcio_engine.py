@@ -61,7 +61,14 @@ class GrpcioListener:
             options.append(("grpc.max_concurrent_streams", limits.concurrent_streams_max))
         if limits.keepalive_interval_s:
             options.append(("grpc.keepalive_time_ms", int(limits.keepalive_interval_s * 1000)))
-            options.append(("grpc.keepalive_timeout_ms", int((limits.keepalive_timeout_s or 20.0) * 1000)))
+            timeout_ms = int((limits.keepalive_timeout_s or 20.0) * 1000)
+            # By itself grpcio pings only clients that call, twice if they send nothing, and waits a minute for pongs.
+            options += [
+                ("grpc.keepalive_timeout_ms", timeout_ms),
+                ("grpc.http2.ping_timeout_ms", timeout_ms),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.max_pings_without_data", 0),
+            ]
         server = self._server = grpc.aio.server(options=options)
         handler = _Handler(self._routes, Turns(self._fatal, self._on_batch_end))
         server.add_generic_rpc_handlers((handler,))

@@ -4,9 +4,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from itertools import count
+from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pool import Default, DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from proto import rpc_pb2
 from tests.e2e.client import CALL_TIMEOUT_S, CHANNEL_OPTIONS, Stubs, stubs
@@ -27,8 +31,9 @@ LIMITS = {
     "grpc-keepalive-interval": 1_000_000_000,
     "grpc-keepalive-timeout": 1_000_000_000,
     "watch-progress-notify-interval": 200_000_000,
+    "enable-grpc-reflection": True,
 }
-"""Times in the nanoseconds of a file."""
+"""Times in the nanoseconds of a file.  Reflection is no limit: it is here because its test needs both engines too."""
 
 
 @pytest.fixture(scope="module", params=["native", "grpcio"])
@@ -156,15 +161,47 @@ def test_too_many_pings_end_the_connection(wire: Wire) -> None:
     assert goaway[8:] == b"too_many_pings"
 
 
-def test_clients_that_do_not_answer_are_let_go(limited: Server, wire: Wire) -> None:
-    """Each is pinged after grpc-keepalive-interval; who answers stays.  grpcio pings clients only while they call."""
-    if limited.settings["engine"] == "grpcio":
-        pytest.skip("grpcio does not ping a client without calls")
+def test_clients_that_do_not_answer_are_let_go(wire: Wire) -> None:
+    """Each is pinged after grpc-keepalive-interval, also while it makes no call; who answers stays."""
     answered = count()
     for kind, flags, payload in wire.frames():
         if kind == PING and not flags and next(answered) == 0:
             wire.answer(payload)
     assert next(answered) == 2
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_a_tool_that_knows_nothing_learns_to_call(limited: Server, version: str) -> None:
+    """Google's own client of reflection finds every service, and enough of their messages to make calls with."""
+    with grpc.insecure_channel(limited.endpoint, options=CHANNEL_OPTIONS) as channel:
+        known = ProtoReflectionDescriptorDatabase(cast("grpc.Channel", Renamed(channel, version)))
+        services = {"KV", "Watch", "Lease", "Cluster", "Maintenance", "Auth"}
+        wanted = {*(f"etcdserverpb.{name}" for name in services), "v3lockpb.Lock", "v3electionpb.Election"}
+        assert wanted | {f"grpc.reflection.{version}.ServerReflection"} <= set(known.get_services())
+        pool = DescriptorPool(known)
+        counts = {name: len(pool.FindServiceByName(name).methods) for name in wanted}
+        assert counts == {name: len(Default().FindServiceByName(name).methods) for name in wanted}
+        put, got = (pool.FindMethodByName(f"etcdserverpb.KV.{name}") for name in ("Put", "Range"))
+        for method, request in ((put, {"key": b"reflected", "value": version.encode()}), (got, {"key": b"reflected"})):
+            call: Any = channel.unary_unary(
+                f"/etcdserverpb.KV/{method.name}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=GetMessageClass(method.output_type).FromString,
+            )
+            answer = call(GetMessageClass(method.input_type)(**request), timeout=CALL_TIMEOUT_S)
+        assert [kv.value for kv in answer.kvs] == [version.encode()]
+
+
+class Renamed:
+    """A channel on which Google's client, which knows the older name of the service alone, calls that of *version*."""
+
+    def __init__(self, channel: grpc.Channel, version: str) -> None:
+        self._channel = channel
+        self._version = version
+
+    def stream_stream(self, path: str, *arguments: Any, **options: Any) -> Any:
+        """See grpc.Channel."""
+        return self._channel.stream_stream(path.replace("v1alpha", self._version), *arguments, **options)
 
 
 def test_watchers_hear_of_progress_as_often_as_set(client: Stubs) -> None:
