@@ -9,13 +9,12 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Load the program and run it.
 
-    Next to nothing of what is loaded can be collected: looking for it would be a tenth of a start.
+    Next to nothing of what is loaded can be collected: looking for it would be a tenth of a start.  The collector wakes
+    up when all is there.
     """
     gc.disable()
     from daemon.program import main as run  # noqa: PLC0415 - after the line above
 
-    gc.freeze()
-    gc.enable()
     run()
 
 

@@ -16,11 +16,8 @@ from config.kinds import SWITCH
 from config.load import Machine, load, load_file
 from config.refusals import bootstrap_refusals
 from daemon.data_directory import Content, DataDirectoryRefused, identify
-from daemon.extensions import ExtensionsRefused, find_extensions
 from daemon.machine import THIS_MACHINE, resolve
-from daemon.security import check_files
 from daemon.tools.names import CHECK_CONFIG, TOOL_NAMES
-from net.tls import TlsConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,6 +143,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], machine: Machine
 
 def check_config(command: CheckConfig, machine: Machine = THIS_MACHINE) -> Report:
     """Read the file as a start would, and report every fault and note; touches the data directory only to look."""
+    from daemon.extensions import ExtensionsRefused, find_extensions  # noqa: PLC0415 - other commands need none of it
+    from daemon.security import check_files  # noqa: PLC0415 - see above
+    from net.tls import TlsConfigurationError  # noqa: PLC0415 - see above
+
     try:
         loaded = load_file(command.path, machine)
         founds = identify(loaded.config.member.data_dir).content in {Content.EMPTY, Content.OTHER}

@@ -6,10 +6,12 @@ ends with that signal.
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sys
-from typing import NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from core.version import SERVER_VERSION
 from daemon.command_line import (
@@ -25,46 +27,70 @@ from daemon.command_line import (
     check_config,
     parse,
 )
-from daemon.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemon.command_line import Command
 
 
 def main() -> NoReturn:
     """Do what the command line asks for, and exit."""
     if sys.flags.optimize:
         sys.exit("actcd does not run under python -O: its assertions guard your data")
-    command = parse(sys.argv[1:], os.environ)
+    act = action(parse(sys.argv[1:], os.environ))
+    gc.freeze()
+    gc.enable()
+    sys.exit(act())
+
+
+def action(command: Command) -> Callable[[], int]:
+    """Return what does what the *command* asks for and gives the exit code; it needs to load no more."""
     match command:
         case RunServer():
-            sys.exit(run(command.config, command.notes))
-        case ShowHelp():
-            print(command.text)  # noqa: T201 - asked for
-            sys.exit(0)
-        case ShowVersion():
-            print(version_text())  # noqa: T201 - asked for
-            sys.exit(0)
-        case CheckConfig():
-            report = check_config(command)
-            print("\n".join(report.lines))  # noqa: T201 - asked for
-            sys.exit(report.exit_code)
-        case RunGateway():
-            from daemon import gateway_command  # noqa: PLC0415 - members start without it
+            from daemon.process import run as run_member  # noqa: PLC0415 - the others do without it
 
-            sys.exit(gateway_command.run(command.arguments))
+            return partial(run_member, command.config, command.notes)
+        case ShowHelp():
+            return partial(_print, command.text)
+        case ShowVersion():
+            return partial(_print, version_text())
+        case CheckConfig():
+            return partial(_check, command)
+        case RunGateway():
+            from daemon.gateway_command import run as run_gateway  # noqa: PLC0415 - see above
+
+            return partial(run_gateway, command.arguments)
         case RunTool():
             from daemon.tools import programs  # noqa: PLC0415 - see above
 
-            sys.exit(programs.run(programs.TOOLS[command.name], command.arguments))
+            return partial(programs.run, programs.TOOLS[command.name], command.arguments)
         case RunGrpcProxy():
-            from daemon import grpc_proxy  # noqa: PLC0415 - see above
+            from daemon.grpc_proxy import run as run_grpc_proxy  # noqa: PLC0415 - see above
 
-            sys.exit(grpc_proxy.run(command.arguments))
+            return partial(run_grpc_proxy, command.arguments)
         case RunOldProxy():
-            from daemon import old_proxy  # noqa: PLC0415 - see above
+            from daemon.old_proxy import run as run_old_proxy  # noqa: PLC0415 - see above
 
-            sys.exit(old_proxy.run(command.config, command.notes))
+            return partial(run_old_proxy, command.config, command.notes)
         case Refused():
-            print("\n".join(command.lines), file=sys.stderr)  # noqa: T201 - there is no logger yet
-            sys.exit(command.exit_code)
+            return partial(_refuse, command)
+
+
+def _print(text: str) -> int:
+    print(text)  # noqa: T201 - asked for
+    return 0
+
+
+def _check(command: CheckConfig) -> int:
+    report = check_config(command)
+    print("\n".join(report.lines))  # noqa: T201 - asked for
+    return report.exit_code
+
+
+def _refuse(refused: Refused) -> int:
+    print("\n".join(refused.lines), file=sys.stderr)  # noqa: T201 - there is no logger yet
+    return refused.exit_code
 
 
 def version_text() -> str:

@@ -7,11 +7,11 @@ only when it is whole and its SHA-256 is right.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
 
+from daemon.snapshot_options import SaveFailed
 from discovery.credentials import Secure, credentials_of
 from proto.rpc_pb2 import AuthenticateRequest, SnapshotRequest
 from proto.rpc_pb2_grpc import AuthStub, MaintenanceStub
@@ -20,34 +20,12 @@ from storage.bbolt.status import check_trailer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from daemon.snapshot_options import SaveOptions
     from daemon.tools.output import Progress
 
 _SCHEMES = ("http", "https", "unix", "unixs")
 _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
-
-
-class SaveFailed(Exception):  # noqa: N818 - named for what happened
-    """No snapshot came; the text is for the operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class SaveOptions:
-    """Where from, where to, and as whom."""
-
-    path: Path
-    endpoint: str
-    cacert: str = ""
-    """Paths of PEM files.  The endpoint's scheme decides whether there is TLS; without a scheme any of these does."""
-    cert: str = ""
-    key: str = ""
-    insecure_transport: bool = True
-    insecure_skip_tls_verify: bool = False
-    user: str = ""
-    password: str = ""
-    dial_timeout_s: float = 2.0
-    command_timeout_s: float | None = None
 
 
 def save(options: SaveOptions, progress: Progress) -> str:

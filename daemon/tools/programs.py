@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from daemon.conversion import NotConvertible
 from daemon.data_directory import DataDirectoryRefused
 from daemon.restore import RestoreRefused
-from daemon.snapshot_save import SaveFailed
+from daemon.snapshot_options import SaveFailed
 from daemon.tools.commands import BadArguments, HelpWanted, read
 from daemon.tools.completion import completion_command
 from daemon.tools.defrag import DEFRAG

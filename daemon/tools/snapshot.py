@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from config.faults import BadValue
 from config.urls import parse_initial_cluster, parse_urls
 from daemon.restore import RestoreOptions, restore
-from daemon.snapshot_save import SaveOptions, save
+from daemon.snapshot_options import SaveOptions
 from daemon.tools.commands import (
     BadArguments,
     Command,
@@ -91,6 +91,8 @@ def shown(status: Status, how: str) -> str:
 
 
 def _save(given: Given) -> None:
+    from daemon.snapshot_save import save  # noqa: PLC0415 - a client of gRPC, which the other commands do without
+
     if "," in given[_ENDPOINTS]:
         raise BadArguments("snapshot must be requested to one selected node, not multiple ones: give one endpoint")
     user, _, password = given[_USER].partition(":")

@@ -72,7 +72,7 @@ def test_memory_is_locked_or_the_system_says_why_not() -> None:
 
 def test_a_start_loads_no_library_that_it_has_no_use_for() -> None:
     """Loading is most of a start; a plain member needs no keys, no other engine, and no page of metrics yet."""
-    code = "import sys, daemon.program; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, daemon.program, daemon.process; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stdout.split())
     assert "structlog" in loaded
