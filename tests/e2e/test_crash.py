@@ -128,7 +128,7 @@ def check_store(client: Stubs, ledgers: list[Ledger], last_revision: int) -> int
 
 
 @pytest.mark.long
-@pytest.mark.timeout(60 + 5 * CYCLE_COUNT)
+@pytest.mark.timeout(60 + 10 * CYCLE_COUNT)
 def test_killed_again_and_again_under_load(make_server: MakeServer) -> None:
     """SIGKILL at random moments: nothing acknowledged is lost or moved, nothing half done, revisions only rise.
 
