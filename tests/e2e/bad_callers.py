@@ -84,8 +84,10 @@ class Caller:
             for message in answer if method.server_streaming else (answer,):
                 content += message
         except grpc.RpcError as error:
-            waited = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            return Said(error.code().name, "" if waited else str(error.details()), content)
+            # Whoever notices first says it: the client's library, or the server, which calls it UNKNOWN as etcd does.
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED or error.details() == "context deadline exceeded":
+                return Said(grpc.StatusCode.DEADLINE_EXCEEDED.name, "", content)
+            return Said(error.code().name, str(error.details()), content)
         return Said("OK", "", content)
 
     def _watch(self, stream: Any) -> Said:
