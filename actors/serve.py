@@ -300,7 +300,7 @@ class ServeActor(NodeActor[ServeMessage]):
         if self._http.timed:
             self._times = Times(self._loop.time)
             routes = self._times.timed(routes)
-        routes = self._endless.followed(routes)
+        routes = self._additions.seeing_refusals(self, self._endless.followed(routes))
         self._pages = ClientHttp(self, routes, self._http, self._additions)
         self._routes = routes
         grpc = routes if self._http.serves in {Serves.ALL, Serves.GRPC} else Routes({}, {})

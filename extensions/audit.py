@@ -4,7 +4,9 @@
     - actor: "extensions.audit:AuditActor"
       options: {path: /var/log/actcd/audit.jsonl, max-size-mib: 100, max-files: 10, reads: true}
 
-Every call of gRPC and of the JSON gateway is in it, denied and failed ones too; never values, passwords or tokens.
+Every call of gRPC and of the JSON gateway is in it, denied and failed ones too, and those that reached no method: an
+unknown one, or a message that is too large or none.  Never values, passwords or tokens.  Not seen are headers above
+the limit, and with ``engine: grpcio`` messages above theirs, which end before anybody knows what was called.
 Calls are written after they have ended, so a crash of the process may cost the last of them.
 """
 

@@ -105,6 +105,8 @@ def record(seen: CallSeen, member: str) -> dict[str, Any]:
 
 def described(method: str, payload: bytes) -> dict[str, Any]:
     """Return what may be shown of a request; empty where its form is not known, or its bytes have not that form."""
+    if not payload:
+        return {}  # also of methods that callers made up, whose forms are not looked for
     kind = _request_of(method)
     if kind is None:
         return {}

@@ -138,7 +138,10 @@ class _Handler(grpc.GenericRpcHandler):
         async def serve_stream(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
             if stream is None:
                 status = unknown_method(path, self._routes)
-                await AioUnary(path, context, self._turns, Tallies()).abort(status)
+                call = AioUnary(path, context, self._turns, Tallies())
+                if self._routes.on_refused is not None:
+                    self._routes.on_refused(call, status)
+                await call.abort(status)
             else:
                 await AioStream(path, context, self._turns, self._routes.tallies).serve(stream)
 

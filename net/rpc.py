@@ -81,6 +81,17 @@ class Context(Protocol):
         """When the client stops waiting, on the loop's clock (``loop.time()``); None if it never does."""
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedCall:
+    """What there is to know of a call that never became one; a Context."""
+
+    method: str
+    metadata: Mapping[str, Sequence[str]]
+    peer: str
+    common_name: str | None = None
+    deadline_s: float | None = None
+
+
 class Call(Context, Protocol):
     """A unary call in flight.  Ends by exactly one reply or fail; later ones are ignored (the client has left)."""
 
@@ -153,6 +164,8 @@ class Routes:
     streams: Mapping[str, StreamMethod]
     tallies: Tallies = field(default_factory=Tallies, compare=False)
     """Where calls of these methods are counted."""
+    on_refused: Callable[[Context, Status], None] | None = field(default=None, compare=False)
+    """Told of calls that are refused before they reach a method, where somebody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)

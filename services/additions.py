@@ -6,7 +6,7 @@ that looks after extensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from core.auth.rules import NOBODY, Identity
@@ -93,6 +93,13 @@ class Additions:
             return routes
         assert self.clock is not None, "nobody to tell the time of calls"
         return Observer(node, self.clock, self.carrier.saw).observed(routes)
+
+    def seeing_refusals(self, node: Node, routes: Routes) -> Routes:
+        """Return *routes*, the last form of them, so that what reaches none of them is observed too, if anything is."""
+        if not self.observes or self.carrier is None:
+            return routes
+        assert self.clock is not None, "nobody to tell the time of calls"
+        return replace(routes, on_refused=Observer(node, self.clock, self.carrier.saw).refused)
 
     def page(self, node: Node, path: str) -> HttpHandler | None:
         """Return what answers *path*, if an extension does."""

@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 import proto.election_pb2
 import proto.lock_pb2
 import proto.rpc_pb2  # noqa: F401 - these register the descriptors that are looked up here
-from net.rpc import Code, Status, message_too_large
+from net.rpc import Code, RefusedCall, Status, message_too_large
 from net.websocket import wants_websocket
 from services.gateway_calls import DEADLINE, GatewayCall, GatewayStream, refuse
 from services.gateway_json import JsonFault, fill, values
@@ -166,6 +166,7 @@ class Gateway:
         self._unary = routes.unary
         self._streams = routes.streams
         self._tallies = routes.tallies
+        self._on_refused = routes.on_refused
         self._routes = {
             PREFIX + path: _Route(service, name)
             for service, paths in PATHS.items()
@@ -252,10 +253,10 @@ class Gateway:
         timeout_s = timeout_in(request.headers)
         if timeout_s is None:
             text = f"invalid grpc-timeout: {request.headers['grpc-timeout']}"
-            refuse(responder, Status(Code.INVALID_ARGUMENT, text))
+            self.refuse(route, request, responder, Status(Code.INVALID_ARGUMENT, text))
             return
         if 0 < timeout_s < TIMEOUT_MIN_S:
-            refuse(responder, DEADLINE)
+            self.refuse(route, request, responder, DEADLINE)
             return
         if len(request.body) <= INLINE_BYTES_MAX:
             self._begin(route, request, responder, timeout_s, outcome(route, request.body))
@@ -275,16 +276,14 @@ class Gateway:
         self, route: _Route, request: HttpRequest, responder: HttpResponder, timeout_s: float, messages: Outcome
     ) -> None:
         if isinstance(messages, JsonFault):
-            # A stream's first message is read where no code says whose fault it is.
-            code = Code.UNKNOWN if route.streaming else Code.INVALID_ARGUMENT
-            refuse(responder, Status(code, str(messages)))
+            self.refuse(route, request, responder, fault_of(route, messages))
             return
         metadata = metadata_in(request.headers)
         tally = self._tallies.find(route.method)
         unary = self._unary.get(route.method)
         if unary is not None:
             if len(messages[0]) > self._message_bytes_max:
-                refuse(responder, message_too_large(len(messages[0]), self._message_bytes_max))
+                self.refuse(route, request, responder, message_too_large(len(messages[0]), self._message_bytes_max))
                 return
             call = GatewayCall(self._node, route.method, metadata, request, timeout_s, tally, responder, route.answer)
             tally.received_bytes += len(messages[0])
@@ -292,6 +291,12 @@ class Gateway:
         else:
             stream = self._stream(route, metadata, request, timeout_s, tally, responder)
             stream.open(self._streams[route.method](stream), messages)
+
+    def refuse(self, route: _Route, request: HttpRequest, responder: HttpResponder, status: Status) -> None:
+        """Answer with *status* a request that does not reach its method."""
+        if self._on_refused is not None:
+            self._on_refused(RefusedCall(route.method, metadata_in(request.headers), request.peer), status)
+        refuse(responder, status)
 
 
 class _Conversation:
@@ -332,8 +337,10 @@ class _Conversation:
         if session.done:
             return
         if isinstance(messages, JsonFault):
-            code = Code.UNKNOWN if route.streaming else Code.INVALID_ARGUMENT
-            refuse(session, Status(code, str(messages)))
+            if self._begun:
+                refuse(session, fault_of(route, messages))
+            else:
+                self._gateway.refuse(route, self._request, session, fault_of(route, messages))
             return
         for message in messages:
             if self._begun:
@@ -366,6 +373,11 @@ class _Decoded:
     def fail(self, status: Status) -> None:
         """See Answerable; what is wrong with a body is no failure of the worker."""
         refuse(self._responder, status)
+
+
+def fault_of(route: _Route, fault: JsonFault) -> Status:
+    """Return how *fault* in a message is told: a stream's is read where no code says whose fault it is."""
+    return Status(Code.UNKNOWN if route.streaming else Code.INVALID_ARGUMENT, str(fault))
 
 
 def outcome(route: _Route, body: bytes) -> Outcome:

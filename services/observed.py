@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 HEADER_BYTES_MAX: Final = 64
 """An answer's header is in so many of its first bytes."""
 
+NAME_CHARACTERS_MAX: Final = 256
+"""Of a method, which may be one that its caller has made up."""
+
 WATCH: Final = "/etcdserverpb.Watch/Watch"
 
 
@@ -52,7 +55,10 @@ class CallSeen(NamedTuple):
 
 
 class Observer:
-    """Wraps the routes of a listener so that *seen* is called with each call that ends, on the listener's loop."""
+    """Wraps the routes of a listener so that *seen* is called with each call that ends, on the listener's loop.
+
+    Calls that reach no method are not among the routes: refused() is to be told of them.
+    """
 
     def __init__(self, node: Node, clock: Clock, seen: Callable[[CallSeen], None]) -> None:
         self.node = node
@@ -66,6 +72,10 @@ class Observer:
             {path: self._stream(method) for path, method in routes.streams.items()},
             routes.tallies,
         )
+
+    def refused(self, context: Context, status: Status) -> None:
+        """See a call that was refused before it reached a method; what it would have asked for is not known."""
+        _Who(self, context).tell(b"", b"", Status(status.code, status.message[:NAME_CHARACTERS_MAX]))
 
     def _unary(self, method: UnaryMethod) -> UnaryMethod:
         def seen(call: Call, payload: bytes) -> None:
@@ -99,7 +109,7 @@ class _Who:
         seen = CallSeen(
             ended_s=clock.wall_s(),
             took_s=clock.monotonic_s() - self._since_s,
-            method=context.method,
+            method=context.method[:NAME_CHARACTERS_MAX],
             peer=context.peer,
             by_gateway="grpcgateway-accept" in context.metadata,
             user=self._user,

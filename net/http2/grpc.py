@@ -228,20 +228,27 @@ class UnaryCall(GrpcCall):
             if self.message is None:
                 self.message = reader.read()
         except MessageFaultError as fault:
-            self.abort(fault.status)
+            self._refuse(fault.status)
             return
         if self.message is not None and reader.held_bytes:
-            self.abort(_SEVERAL_MESSAGES)
+            self._refuse(_SEVERAL_MESSAGES)
         elif ended:
             self._deliver()
         else:
             self.count_buffered(reader.held_bytes + len(self.message or b""))
             self.grant()
 
+    def _refuse(self, status: Status) -> None:
+        """End a call whose request is none, so that its method will not hear of it."""
+        on_refused = self.connection.commons.routes.on_refused
+        if on_refused is not None:
+            on_refused(self, status)
+        self.abort(status)
+
     def _deliver(self) -> None:
         self.count_buffered(0)
         if self.message is None:
-            self.abort(TORN_MESSAGE if self.reader.held_bytes else _NO_MESSAGE)
+            self._refuse(TORN_MESSAGE if self.reader.held_bytes else _NO_MESSAGE)
             return
         message, self.message = self.message, None
         self.receive_whole(message)

@@ -14,7 +14,7 @@ from net.http2.headers import encode_literal
 from net.http2.messages import check_encoding, percent_encode, trailers_frame
 from net.http2.plain import HttpExchange
 from net.http2.streaming import StreamCall
-from net.rpc import Code, Status
+from net.rpc import Code, RefusedCall, Status
 
 if TYPE_CHECKING:
     from net.http2.dispatch import Dispatch
@@ -37,6 +37,10 @@ def open_stream(
         refusal = _refusal(request, timeout_s)
         if refusal is not None:
             http_status, status = refusal
+            on_refused = connection.commons.routes.on_refused
+            if on_refused is not None:
+                names = connection.peername, connection.common_name
+                on_refused(RefusedCall(request.path, request.metadata(), *names), status)
             tail = trailers_frame(stream_id, status, alone=True, http_status=http_status)
             _answer_early(connection, stream_id, tail, ended)
             return

@@ -248,6 +248,7 @@ def read_audit(lines: list[dict[str, Any]]) -> None:
         ("Do", "ann", "OK"),
         ("Do", "", "UNAUTHENTICATED"),
         ("Do", "", "UNAVAILABLE"),
+        ("Other", "", "UNIMPLEMENTED"),
     } <= seen
     put = next(line for line in lines if line["method"] == "/etcdserverpb.KV/Put")
     assert (put["request"], put["peer"].rpartition(":")[0], put["revision"] > 1) == ({"key": "k"}, "127.0.0.1", True)

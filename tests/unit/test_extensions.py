@@ -17,7 +17,7 @@ from core.auth.rules import NOBODY, Identity, Rules
 from core.errors import InvalidAuthToken
 from daemon.command_line import CheckConfig, check_config
 from daemon.extensions import ExtensionsRefused, find_extensions
-from net.rpc import OK, Code, HttpRequest, Routes, Status
+from net.rpc import OK, Code, HttpRequest, RefusedCall, Routes, Status
 from proto.rpc_pb2 import WatchRequest, WatchResponse
 from services.additions import Additions, method_fault, page_fault
 from services.observed import CallSeen, Observer
@@ -335,6 +335,21 @@ def test_every_end_of_a_call_is_seen_once() -> None:
         ("", Code.UNAUTHENTICATED, False, 0.5),
     ]
     assert (seen[0].request, seen[0].answer, seen[0].peer) == (b"asked", b"h" * 64, FakeCall.peer)
+
+
+def test_calls_that_reach_no_method_are_seen_too() -> None:
+    """What an intruder tries is of interest even where there is nothing; names that it makes up take little room."""
+    node, seen = FakeNode(), list[CallSeen]()
+    routes = Routes({"/a.B/C": lambda _call, _payload: None}, {})
+    assert Additions(Carrier(), FakeClock()).seeing_refusals(node, routes) is routes
+    told = Observer(node, FakeClock(), seen.append).refused
+    node.auth = Rules(enabled=True, revision=3, users={}, roles={})
+    node.identity = Identity("ann", 3)
+    told(RefusedCall("/a.B/" + "x" * 1000, {}, "192.0.2.1:1"), Status(Code.UNIMPLEMENTED, "y" * 1000))
+    node.identity = InvalidAuthToken()
+    told(RefusedCall("/a.B/C", {}, "192.0.2.1:1", "cn"), Status(Code.RESOURCE_EXHAUSTED, "too large"))
+    assert [(each.user, len(each.method), len(each.status.message)) for each in seen] == [("ann", 256, 256), ("", 6, 9)]
+    assert (seen[1].common_name, seen[1].status.code, seen[1].request) == ("cn", Code.RESOURCE_EXHAUSTED, b"")
 
 
 class Handler:

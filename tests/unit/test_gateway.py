@@ -26,7 +26,7 @@ from tests.fake_node import FakeNode
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from net.rpc import Call, Stream
+    from net.rpc import Call, Context, Stream
 
 
 class Web:
@@ -111,12 +111,15 @@ class Service:
 class Site:
     """A listener with two methods and two streams."""
 
-    def __init__(self, options: HttpOptions | None = None) -> None:
+    def __init__(
+        self, options: HttpOptions | None = None, on_refused: Callable[[Context, Status], None] | None = None
+    ) -> None:
         self.service, self.node = Service(), FakeNode()
         service = self.service
         self.routes = Routes(
             {"/etcdserverpb.KV/Put": service.unary, "/etcdserverpb.KV/Range": service.unary},
             {"/etcdserverpb.Lease/LeaseKeepAlive": service.stream, "/etcdserverpb.Watch/Watch": service.stream},
+            on_refused=on_refused,
         )
         self._handler = ClientHttp(self.node, self.routes, options or HttpOptions())
 
@@ -356,6 +359,25 @@ def test_messages_are_as_large_as_over_grpc() -> None:
     assert web.status == 429
     assert site.service.heard == [Code.RESOURCE_EXHAUSTED]
     assert site.ask("/v3/kv/put", json.dumps({"key": b64encode(bytes(98)).decode()}).encode()).status == 0
+
+
+def test_bodies_that_reach_no_method_are_told() -> None:
+    """Whoever keeps a record hears of them, with the method that they were meant for."""
+    told: list[tuple[str, Code]] = []
+    site = Site(
+        HttpOptions(message_bytes_max=10), on_refused=lambda call, status: told.append((call.method, status.code))
+    )
+    site.ask("/v3/kv/put", b"{")
+    site.ask("/v3/watch", b"x")
+    site.ask("/v3/kv/range", grpc_timeout="soon")
+    site.ask("/v3/kv/put", json.dumps({"key": b64encode(bytes(20)).decode()}).encode())
+    site.ask("/v3/nothing")
+    assert told == [
+        ("/etcdserverpb.KV/Put", Code.INVALID_ARGUMENT),
+        ("/etcdserverpb.Watch/Watch", Code.UNKNOWN),
+        ("/etcdserverpb.KV/Range", Code.INVALID_ARGUMENT),
+        ("/etcdserverpb.KV/Put", Code.RESOURCE_EXHAUSTED),
+    ]
 
 
 def test_hosts_that_are_not_ours_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 
 import pytest
 
@@ -205,6 +206,25 @@ def test_bad_messages(name: str, path: str) -> None:
     for stream in client.service.streams:
         assert stream.told == [Status(code, text)]
     assert client.connection.buffered_bytes == 0
+
+
+def test_calls_that_reach_no_method_are_told() -> None:
+    """Whoever keeps a record hears of them, once each; of others it hears from the methods themselves."""
+    world, told = World(), list[tuple[str, str, Status]]()
+    world.commons.routes = replace(
+        world.commons.routes, on_refused=lambda call, status: told.append((call.method, call.peer, status))
+    )
+    client = Client(world)
+    client.feed(client.headers(1, path="Hold"), frame(frames.DATA, END_STREAM, 1, TOO_LARGE))
+    client.feed(client.headers(3, (":path", "/a.B/C")), data(3, b"x"))
+    client.feed(client.headers(5, path="Hold"), frame(frames.DATA, END_STREAM, 5, b""))
+    client.feed(client.headers(7), data(7, b"fine"))
+    assert [(method.rpartition("/")[2], status.code) for method, _, status in told] == [
+        ("Hold", Code.RESOURCE_EXHAUSTED),
+        ("C", Code.UNIMPLEMENTED),
+        ("Hold", Code.INTERNAL),
+    ]
+    assert {peer for _, peer, _ in told} == {"192.0.2.1:4321"}
 
 
 def test_gzip() -> None:
