@@ -124,7 +124,7 @@ def for_this_machine(
     handle: Callable[[HttpRequest, HttpResponder], None], request: HttpRequest, responder: HttpResponder
 ) -> None:
     """Let *handle* answer requests from this machine; others are not allowed."""
-    host = request.peer.rpartition(":")[0].strip("[]")
+    host = request.peer.rpartition(":")[0].strip("[]").removeprefix("::ffff:")
     # Where a client comes through a unix socket there is no host, and it is on this machine.
     if host in LOCAL or not host:
         handle(request, responder)

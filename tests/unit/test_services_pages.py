@@ -198,7 +198,7 @@ def test_the_page_of_requests_shows_what_is_known_anyhow() -> None:
     put = ("unary", "etcdserverpb.KV", "Put")
     node.flight = InFlight([Waiting("/etcdserverpb.KV/Put", "10.0.0.1:5", 1.25)], 3, 0.5, [("/Watch", "<peer>")] * 2)
     node.slow.append(SlowRequest(1_699_999_990.0, "/etcdserverpb.KV/Txn", "10.0.0.2:6", 2.5))
-    responder = trace_page(node, "/debug/requests", peer="[::1]:9")
+    responder = trace_page(node, "/debug/requests", peer="[::ffff:127.0.0.1]:9")
     node.answer(
         [
             Sample("grpc_server_started_total", 0, ("unary", "etcdserverpb.KV", "Range")),
