@@ -108,8 +108,13 @@ class AuthClient:
 
     def lay_out_leases_for(self, row: Row) -> None:
         """Make leases as they should be, if *row* has to do with them."""
-        if row.service in {"lease", "lock", "election"} or row.method in {"Put", "Txn"}:
+        if self.needs_leases(row):
             self._lay_out_leases()
+
+    @staticmethod
+    def needs_leases(row: Row) -> bool:
+        """Whether the call of *row* may have to do with leases."""
+        return row.service in {"lease", "lock", "election"} or row.method in {"Put", "Txn"}
 
     def _lay_out_leases(self) -> None:
         for lease in (LEASE_OPEN, LEASE_CLOSED, LEASE_EMPTY, LEASE_NEW):
