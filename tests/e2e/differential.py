@@ -174,12 +174,17 @@ def _may_have_two_faults(request: Message) -> bool:
     return len(flawed) > 1
 
 
+def found_in_turn(request: Message, one: Failure, other: Failure) -> bool:
+    """Whether both may be right about *request*, which has several faults."""
+    both_are = one in _FAULTS_FOUND_IN_TURN and other in _FAULTS_FOUND_IN_TURN
+    return both_are and _may_have_two_faults(request)
+
+
 def equal(request: Message, one: Outcome, other: Outcome) -> bool:
     """Whether two answers to *request* say the same."""
     one, other = normalised(request, one), normalised(request, other)
     if isinstance(one, Failure) and isinstance(other, Failure):
-        in_turn = one in _FAULTS_FOUND_IN_TURN and other in _FAULTS_FOUND_IN_TURN
-        return one == other or (in_turn and _may_have_two_faults(request))
+        return one == other or found_in_turn(request, one, other)
     if isinstance(one, rpc_pb2.LeaseTimeToLiveResponse) and isinstance(other, rpc_pb2.LeaseTimeToLiveResponse):
         if abs(one.TTL - other.TTL) > TTL_TOLERANCE_S:
             return False

@@ -33,6 +33,15 @@ pytestmark = pytest.mark.e2e
 
 CALLS_PER_SEED: Final = 400
 PAGES_PER_SEED: Final = 150
+OPEN_PAGES: Final = (
+    "/metrics",
+    "/debug/vars",
+    "/debug/requests",
+    "/debug/events",
+    "/health?serializable=true",
+    "/version",
+)
+"""Pages that ask nobody who they are."""
 CALLS_PER_BEAT: Final = 10
 """So often root writes."""
 TOKEN_TTL_S: Final = 5
@@ -278,6 +287,8 @@ def test_no_token_and_no_request_gets_at_what_is_not_theirs(twins: tuple[AuthCli
             different += pages_that_differ(random, subject, reference)
             wait_for(lambda: beside.seen == subject.beaten, DEADLINE_S, "root's watch has seen what root wrote")
             wait_for(lambda: subject.idle_is_over() and reference.idle_is_over(), DEADLINE_S, "idle tokens are over")
+        for path in OPEN_PAGES:
+            assert not leaks(ask(subject.client.server, Page("GET", path, b"", {}))[1].encode()), path
         assert not different, f"seed {seed}:\n" + "\n".join(different)
         assert beside.fault is None
         assert beside.slowest_s < LATENCY_MAX_S
