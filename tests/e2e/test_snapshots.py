@@ -294,8 +294,10 @@ def test_writes_go_on_and_do_not_show(tmp_path: Path, engine: str) -> None:
     with closing(server), connect(server.endpoint) as client:
         server.launch()  # not start(), since grpcio serves no /health
         client.kv.Range(RangeRequest(key=b"k"), timeout=CALL_TIMEOUT_S, wait_for_ready=True)
-        for number in range(1000):
-            client.kv.Put(PutRequest(key=b"k%d" % number, value=value))
+        for hundred in range(0, 1000, 100):
+            requests = [PutRequest(key=b"k%d" % number, value=value) for number in range(hundred, hundred + 100)]
+            for put in [client.kv.Put.future(request) for request in requests]:
+                put.result()
         revision = client.kv.Range(RangeRequest(key=b"k1")).header.revision
         memory_bytes = own_memory_bytes(server)
         options = (*CHANNEL_OPTIONS, ("grpc.http2.lookahead_bytes", 1 << 16))
