@@ -494,6 +494,7 @@ class FrontActor(NodeActor[FrontMessage]):
             Sample("etcd_grpc_proxy_cache_hits_total", self._kv.hits),
             Sample("etcd_grpc_proxy_cache_misses_total", self._kv.misses),
             Sample("etcd_grpc_proxy_cache_keys_total", len(self._cache)),
+            *(() if self._leasing is None else self._leasing.samples()),
             *grpc_samples(self._routes),
         )
 

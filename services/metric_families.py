@@ -39,6 +39,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "actcd_extension_state": Family("gauge", "What an extension is doing; always 1.", ("extension", "state")),
     "actcd_proxy_endpoints_connected": Family("gauge", "Members that the gRPC proxy is connected to."),
+    "actcd_proxy_leased_keys": Family("gauge", "Keys that the gRPC proxy owns, with a leasing prefix."),
+    "actcd_proxy_leased_reads_total": Family("counter", "Linearizable reads that it has answered from those."),
     "etcd_cluster_version": Family(
         "gauge", "The version that the members have agreed on; always 1.", ("cluster_version",)
     ),

@@ -380,10 +380,12 @@ def test_proxies_that_own_keys_stay_linearizable(tmp_path: Path, server: Server)
         )
         read(stubs[0], b"own/mine")
 
-        before = server.metric("etcd_mvcc_range_total")
+        before, answered = (server.metric("etcd_mvcc_range_total"), proxies[0].metric("actcd_proxy_leased_reads_total"))
         for _ in range(50):
             read(stubs[0], b"own/mine")
         assert server.metric("etcd_mvcc_range_total") - before < 10  # pages of health and the like
+        assert proxies[0].metric("actcd_proxy_leased_reads_total") - answered >= 50
+        assert proxies[0].metric("actcd_proxy_leased_keys") >= 1
 
         done = threading.Event()
         finished: list[int] = [0]
