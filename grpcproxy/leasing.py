@@ -22,6 +22,7 @@ from core.metrics import Sample
 from grpcproxy.cache import overlap
 from grpcproxy.kv import writes
 from grpcproxy.leasing_session import CALL_TIMEOUT_S, RETRY_S, Session
+from grpcproxy.leasing_values import SURE, Owned, Write, created_at, may_be_owned, unwrapped
 from grpcproxy.methods import DELETE_RANGE, PUT, RANGE, TXN
 from grpcproxy.namespace import FROM_KEY, prefix_end
 from grpcproxy.passed import NotPassedOn, metadata_of
@@ -45,12 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from grpcproxy.leasing_session import Carrier, Outcome
-    from grpcproxy.messages import Metadata
+    from grpcproxy.leasing_values import Interval
     from net.rpc import Call
     from proto.kv_pb2 import KeyValue
-
-    Interval = tuple[bytes, bytes]
-    """Key and range_end, as in requests."""
 
 REVOKE: Final = b"REVOKE"
 YIELDED_S: Final = 2.0
@@ -58,66 +56,6 @@ YIELDED_S: Final = 2.0
 
 OWNED_MAX: Final = 100_000
 """Keys that are owned at once; others are read at the members."""
-
-SURE: Final = frozenset(
-    {
-        Code.INVALID_ARGUMENT,
-        Code.NOT_FOUND,
-        Code.ALREADY_EXISTS,
-        Code.PERMISSION_DENIED,
-        Code.FAILED_PRECONDITION,
-        Code.OUT_OF_RANGE,
-        Code.UNIMPLEMENTED,
-        Code.UNAUTHENTICATED,
-    }
-)
-"""Ends of a call that has certainly changed nothing."""
-
-
-class Owned:
-    """A key that is owned."""
-
-    __slots__ = ("created", "generation", "known", "kv", "writes")
-
-    def __init__(self, created: int) -> None:
-        self.created: Final = created
-        """Revision of its leasing key."""
-        self.known = False
-        """Whether *kv* is what the key holds; None: it does not exist."""
-        self.kv: KeyValue | None = None
-        self.writes = 0
-        """Own writes under way."""
-        self.generation = 0
-        """Counts them."""
-
-    def begin_write(self) -> None:
-        """Forget what it holds."""
-        self.known, self.kv = False, None
-        self.writes += 1
-        self.generation += 1
-
-
-class Write:
-    """A write of a client."""
-
-    def __init__(
-        self, call: Call, operation: RequestOp, intervals: Sequence[Interval], then: Callable[[Outcome], None]
-    ) -> None:
-        self.call = call
-        self.operation = operation
-        self.intervals = intervals
-        self.then = then
-        self.metadata: Metadata = ()
-        self.tries = 0
-        self.mine: set[int] = set()
-        """Places of intervals in which a member has found leasing keys of this proxy."""
-        self.awaits: set[bytes] = set()
-        """Leasing keys that their owners are to delete first."""
-        self.again_s = 0.0
-
-    def touches(self, key: bytes) -> bool:
-        """Whether *key* may be written by it."""
-        return any(overlap(key, b"", start, end) for start, end in self.intervals)
 
 
 class Leasing:
@@ -459,35 +397,3 @@ class Leasing:
         if not end:
             return self._prefix + key, b""
         return self._prefix + key, prefix_end(self._prefix) if end == FROM_KEY else self._prefix + end
-
-
-def may_be_owned(request: RangeRequest) -> bool:
-    """Whether a read is of one key as it is now, without conditions."""
-    return bool(request.key) and not (
-        request.range_end
-        or request.revision
-        or request.min_mod_revision
-        or request.max_mod_revision
-        or request.min_create_revision
-        or request.max_create_revision
-    )
-
-
-def created_at(key: bytes, revision: int) -> Compare:
-    """Return the condition that *key* is still the one that was created at *revision*."""
-    return Compare(target=Compare.CREATE, result=Compare.EQUAL, key=key, create_revision=revision)
-
-
-def unwrapped(answer: TxnResponse) -> bytes:
-    """Return the answer to the one operation of a transaction, as if it had been a call."""
-    inner = answer.responses[0]
-    match inner.WhichOneof("response"):
-        case "response_put":
-            found: Any = inner.response_put
-        case "response_delete_range":
-            found = inner.response_delete_range
-        case _:
-            found = inner.response_txn
-    found.header.CopyFrom(answer.header)
-    result: bytes = found.SerializeToString()
-    return result

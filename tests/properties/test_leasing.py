@@ -19,8 +19,9 @@ from core.errors import EtcdError
 from core.mvcc.event import EventType
 from core.types import Term
 from grpcproxy import leasing as leasing_module
-from grpcproxy.leasing import Leasing, Owned
+from grpcproxy.leasing import Leasing
 from grpcproxy.leasing_session import REVOKE_LEASE
+from grpcproxy.leasing_values import Owned
 from grpcproxy.methods import DELETE_RANGE, PUT, RANGE, TXN, WATCH
 from net.rpc import Code, Status
 from proto.kv_pb2 import Event, KeyValue
