@@ -95,6 +95,35 @@ def test_no_method_answers_nobody(path: str, identity: Identity | InvalidAuthTok
         assert not node.jobs
 
 
+@pytest.mark.parametrize("identity", [NOBODY, InvalidAuthToken(), Identity("joe", 5)])
+def test_what_is_no_request_is_said_to_be_none_to_anybody(identity: Identity | InvalidAuthToken) -> None:
+    """As by etcd, which reads a request before it asks who sent it: a client's bug looks the same to all its users."""
+    routes = client_routes(CallerNode(identity))
+    for path in ("/etcdserverpb.Maintenance/Hash", "/etcdserverpb.Lease/LeaseGrant", "/etcdserverpb.Cluster/MemberAdd"):
+        call = FakeCall()
+        call.method = path
+        routes.unary[path](call, b"\x80")
+        assert call.status is not None
+        assert (call.status.code, call.status.message[:30]) == (Code.INTERNAL, "grpc: error unmarshalling requ")
+    stream = FakeStream()
+    stream.method = "/etcdserverpb.Maintenance/Snapshot"
+    handler = routes.streams[stream.method](stream)
+    early = stream.status
+    handler.on_message(b"\x80")
+    assert early is None  # what is asked for was not known yet
+    assert stream.status is not None
+    assert (stream.status.code, stream.status.message[:30]) == (Code.INTERNAL, "grpc: failed to unmarshal the ")
+
+
+def test_nobody_may_ask_for_nothing() -> None:
+    """An empty transaction tells its caller no more than how far the store is, as in etcd."""
+    node = CallerNode(NOBODY)
+    call = FakeCall()
+    client_routes(node).unary["/etcdserverpb.KV/Txn"](call, b"")
+    node.run_reads()
+    assert call.answer is not None
+
+
 @pytest.mark.parametrize("path", ["/etcdserverpb.Maintenance/Snapshot"])
 def test_no_stream_answers_nobody(path: str) -> None:
     """Streams that send on their own are judged when they open (watches and renewals: request by request)."""
