@@ -55,7 +55,7 @@ EXCEPTIONS: Final = {
     "groups without an end; Go's own library (3.7) and ours do not: where either side finds no message, ours must be "
     "the judgement of the protobuf library, in grpc-go's words up to the library's own",
     "tokens while auth is off": "3.5.1 refuses a token that it does not know even then, 3.6 and later look at none: a "
-    "bad token is sent where both refuse, with auth on, in test_auth.py",
+    "bad token is sent where both refuse, with auth on, in test_bad_tokens.py",
     "HashKV at or below the compact revision": "see differential.py",
     "transactions with several faults": "see differential.py",
     "unknown alarm actions and sort orders": "3.5.1 panics: sent to actcd alone, which must live",
