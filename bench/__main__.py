@@ -14,6 +14,7 @@ from bench import h2load, report, scale
 from bench.members import three_members
 from bench.rows import Bench, Row, rows
 from tests.e2e.harness import Program, Server, actcd, real_etcd, running
+from tools.compiled import built
 
 PROGRAMS = {"actcd": actcd, "etcd": real_etcd}
 
@@ -57,6 +58,8 @@ def main() -> None:
                 measure_round(program, chosen, options.seconds, figures[program.name], Path(directory).resolve())
     units = {name: unit for row in chosen for name, unit in row.units.items()}
     print(report.table(units, figures))
+    if list(built()):
+        print("actcd's hot path is compiled (make compile)")
     print("median (smallest-largest); better by: of the medians, above 1 actcd is better")
     print(report.write(units, figures, options.rounds, options.seconds))
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from core.version import SERVER_VERSION
 from daemon.assemble import Disk, Doors, Outside, assemble
 from daemon.bootstrap import BootstrapRefused, Ground, boot
 from daemon.clock import SystemClock
+from daemon.compiled import compiled_modules
 from daemon.data_directory import DataDirectoryRefused, take
 from daemon.dialling import local_address
 from daemon.engines import ClientListener, PeerListener, client_places, client_security, peer_security
@@ -197,7 +199,16 @@ def launch(
 
     A member that is to find others by discovery waits for them, until *given_up* says so: Stopped.
     """
-    logger.info("starting actcd", version=SERVER_VERSION, name=config.member.name, data_dir=config.member.data_dir)
+    compiled = compiled_modules(Path(__file__).parent.parent)
+    logger.info(
+        "starting actcd",
+        version=SERVER_VERSION,
+        name=config.member.name,
+        data_dir=config.member.data_dir,
+        compiled_modules=len(compiled.modules),
+    )
+    if compiled.stale:
+        logger.warning("compiled modules are older than their sources", modules=compiled.stale)
     clock = SystemClock()
     extensions = find_extensions(config.own.extensions)
     with ExitStack() as ground:

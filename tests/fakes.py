@@ -28,6 +28,10 @@ class FakeClock:
         """See core.clock.Clock."""
         return 1_700_000_000.0 + self.now_s
 
+    def pass_s(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+
 
 class Told:
     """An address that keeps what it is told, in order."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from wal.errors import WalLocked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from random import Random
 
@@ -297,6 +298,8 @@ class MemoryFile:
         content = self._checked()
         self._system.note_change(self._path)
         self._system.syncs += 1
+        if self._system.on_sync is not None:
+            self._system.on_sync()
         error_number, self._system.next_sync_error = self._system.next_sync_error, None
         if error_number is not None:
             # As Linux does: what could not be written counts as clean, and no later sync tries it again.
@@ -328,12 +331,14 @@ class MemoryFileSystem:
     *capacity_bytes* bounds the sizes of all files together; None is boundless.  *next_sync_error* is the errno that the
     next fdatasync fails with.  *changes_left* is how many changes of any kind work before the power fails, after which
     only `crash` is left.  *preallocates* False is a disk that cannot reserve.  *writes* and *syncs* count calls.
+    *on_sync* is called by each fdatasync, which takes as long as that does.
     """
 
     def __init__(self, capacity_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
         self.preallocates = True
         self.next_sync_error: int | None = None
+        self.on_sync: Callable[[], None] | None = None
         self.changes_left: int | None = None
         self.writes = 0
         self.syncs = 0

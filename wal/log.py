@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from core.raft.messages import HardState  # noqa: TC001 - a compiled NamedTuple wants it when it runs
 from core.types import Index, Term
 from wal.codec import (
     Metadata,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from core.raft.messages import ConfState, Entry, HardState
+    from core.raft.messages import ConfState, Entry
     from wal.filesystem import File, FileSystem
 
 _RETRIES_PER_SEGMENT = 64

@@ -46,9 +46,15 @@ class Bucket(Enum):
     MEMBERS_REMOVED = ("members_removed", b"X")
     META = ("meta", b"M")
 
-    def __init__(self, bucket_name: str, prefix: bytes) -> None:
-        self.bucket_name = bucket_name
-        self.prefix = prefix
+    @property
+    def bucket_name(self) -> str:
+        """What etcd calls the bucket."""
+        return self.value[0]
+
+    @property
+    def prefix(self) -> bytes:
+        """What keys of the bucket start with here."""
+        return self.value[1]
 
 
 def after(prefix: bytes) -> bytes:

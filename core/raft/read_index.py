@@ -12,10 +12,10 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.raft import quorum
+from core.types import Index, MemberId
 
 if TYPE_CHECKING:
     from core.raft.messages import ConfState
-    from core.types import Index, MemberId
 
 NUMBER_BYTES = 8
 

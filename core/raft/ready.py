@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.types import Index, Term
+
 if TYPE_CHECKING:
     from core.raft.events import RaftEvent
     from core.raft.messages import Entry, HardState, Message, Snapshot
-    from core.types import Index, Term
 
 
 class ReadState(NamedTuple):

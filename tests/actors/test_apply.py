@@ -55,7 +55,7 @@ from tests.entries import MEMBER, MINIMUM_TTL_S, Log, contents, make_applier
 from tests.fakes import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from actors.messages.worker import Work
     from core.raft.messages import Entry, Snapshot
@@ -406,13 +406,13 @@ def test_large_entries_make_a_snapshot_due_before_their_number_does(monkeypatch:
 def test_a_slow_batch_is_told(machine: Machine) -> None:
     """The operator of a slow store finds it in the log, under etcd's words."""
     clock = machine.home.clock
-    flush = machine.applier.store.flush
+    write = machine.backend.write
 
-    def slow(*, sync: bool = False) -> None:
+    def slow(changes: Iterable[tuple[bytes, bytes | None]], *, sync: bool = False) -> None:
         clock.now_s += SLOW_S + 0.05
-        flush(sync=sync)
+        write(changes, sync=sync)
 
-    machine.applier.store.flush = slow  # type: ignore[method-assign]  # a slow store
+    machine.backend.write = slow  # type: ignore[method-assign]  # a slow store
     machine.apply(machine.log.put(b"a"), machine.log.put(b"b"))
     [warning] = machine.home.logged("apply took too long")
     assert (warning["count"], warning["index"], warning["took_s"]) == (2, 2, 0.15)

@@ -87,15 +87,9 @@ class Disk:
         """Make the next syncs slow enough to be handed to the syncer."""
         self.home.clock.now_s = 0.0
         self.append(1)
-        original = self.wal._log.sync
-
-        def slow() -> None:
-            self.home.clock.now_s += 0.1
-            original()
-
-        self.wal._log.sync = slow  # type: ignore[method-assign]  # a slow disk
+        self.fs.on_sync = lambda: self.home.clock.pass_s(0.1)
         self.home.run()
-        self.wal._log.sync = original  # type: ignore[method-assign]
+        self.fs.on_sync = None
 
     def durable(self) -> list[int]:
         """Return the indexes that the log holds after the power has failed."""
@@ -233,13 +227,7 @@ def test_syncs_that_are_slow_but_return_are_no_stall(disk: Disk) -> None:
 
 def test_a_sync_that_takes_a_second_is_told(disk: Disk) -> None:
     """The operator of a slow disk finds it in the log, under etcd's words."""
-    original = disk.wal._log.sync
-
-    def slow() -> None:
-        disk.home.clock.now_s += 1.5
-        original()
-
-    disk.wal._log.sync = slow  # type: ignore[method-assign]  # a slow disk
+    disk.fs.on_sync = lambda: disk.home.clock.pass_s(1.5)
     disk.append(1)
     disk.home.run()
     assert disk.home.logged("slow fdatasync")[0]["took_s"] == 1.5
