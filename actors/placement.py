@@ -123,8 +123,8 @@ class LoopHome:
         self._inboxes: list[LoopInbox] = []
         self._scheduled = False
         self._draining = False
-        self._runner = threading.Thread(target=self._run_loop, name=name)
-        self._runner.start()
+        self._thread = threading.Thread(target=self._run_loop, name=name)
+        self._thread.start()
 
     def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
         """Return a mailbox that wakes the loop."""
@@ -151,7 +151,7 @@ class LoopHome:
     def schedule(self, inbox: LoopInbox) -> None:
         """Have *inbox* drained soon."""
         self._ready.append(inbox)
-        if threading.get_ident() != self._runner.ident:
+        if threading.get_ident() != self._thread.ident:
             # A loop that is closed has no actors left: what they are told is dropped, as Pykka drops it.
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._drain)
@@ -161,14 +161,14 @@ class LoopHome:
 
     def settle(self) -> None:
         """Drain the mailboxes within this turn of the loop, instead of in the next one."""
-        if not self._draining and threading.get_ident() == self._runner.ident:
+        if not self._draining and threading.get_ident() == self._thread.ident:
             self._drain()
 
     def close(self) -> None:
         """Stop the loop after its actors have stopped, and wait for the thread; harmless when repeated."""
         with contextlib.suppress(RuntimeError):  # closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
-        self._runner.join()
+        self._thread.join()
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)

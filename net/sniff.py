@@ -19,22 +19,6 @@ if TYPE_CHECKING:
     from net.deadlines import Bucket
 
 
-class Http2Protocol(ReadingProtocol):
-    """What asyncio sees of an HTTP/2 connection, which itself is no protocol of its kind: so it can be compiled."""
-
-    def __init__(self, commons: Commons, connection: Http2Connection) -> None:
-        super().__init__(commons.read_buffer)
-        # Bound here instead of passed on: a call less for every read.
-        self.data_received = connection.data_received  # type: ignore[method-assign]
-        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
-        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
-
-    def eof_received(self) -> bool:
-        """Close: a client that sends no more has no use for answers over HTTP/2."""
-        return False
-
-
 class SniffingConnection(ReadingProtocol):
     """A connection whose protocol is not known yet."""
 
@@ -64,7 +48,7 @@ class SniffingConnection(ReadingProtocol):
         self._seen += data
         known = self._seen[: len(PREFACE)]
         if known == PREFACE:
-            self._hand_over(Http2Protocol(self._commons, Http2Connection(self._commons, transport)))
+            self._hand_over(Http2Connection(self._commons, transport))
         elif not PREFACE.startswith(known):
             self._hand_over(Http1Connection(self._commons, transport))
 
@@ -95,7 +79,7 @@ class SniffingConnection(ReadingProtocol):
     def flush(self) -> None:
         """Do nothing: there is no output yet."""
 
-    def _hand_over(self, connection: Http2Protocol | Http1Connection) -> None:
+    def _hand_over(self, connection: Http2Connection | Http1Connection) -> None:
         assert self._transport is not None, "not connected"
         self._forget()
         self._transport.set_protocol(connection)

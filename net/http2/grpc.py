@@ -7,6 +7,7 @@ PROTOCOL-HTTP2.md for the wire; where they are silent, grpc-go's behaviour.
 
 from __future__ import annotations
 
+from functools import cached_property
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -55,7 +56,6 @@ class GrpcCall(Http2Stream):
 
     headers_sent = False
     buffered_bytes = 0
-    cutter: MessageReader | None = None
 
     def __init__(self, connection: Dispatch, stream_id: int, request: Request, deadline_s: float | None) -> None:
         self.connection = connection
@@ -64,13 +64,10 @@ class GrpcCall(Http2Stream):
         self.deadline_s = deadline_s
         request.tally.started += 1
 
-    @property
+    @cached_property
     def reader(self) -> MessageReader:
         """Cuts the request; made when DATA comes that is not a whole request in one piece."""
-        if self.cutter is None:
-            limits = self.connection.commons.limits
-            self.cutter = MessageReader(self.request.encoding, limits.receive_message_bytes_max)
-        return self.cutter
+        return MessageReader(self.request.encoding, self.connection.commons.limits.receive_message_bytes_max)
 
     @property
     def method(self) -> str:
