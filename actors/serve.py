@@ -543,6 +543,9 @@ class ServeActor(NodeActor[ServeMessage]):
                 then(view)
         times.answering(None)
 
+    def _reads_waiting(self) -> list[Read]:
+        return [*self._round, *self._reads_next, *(read for _, _, at in self._reads_at for read in at)]
+
     def counter(self, view: View) -> Count | None:
         """See Node."""
         return self._counter(view)
@@ -701,7 +704,7 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         now_s = self._loop.time()
         writes = [Waiting(call.method, call.peer, now_s - since_s) for call, since_s, _ in self._waiting.values()]
-        reads = [*self._round, *self._reads_next, *(read for _, _, at in self._reads_at for read in at)]
+        reads = self._reads_waiting()
         oldest_s = max((now_s - since_s for _, _, since_s in reads), default=0.0)
         return InFlight(writes, len(reads), oldest_s, self._endless.open_streams())
 
@@ -902,7 +905,7 @@ class ServeActor(NodeActor[ServeMessage]):
             for call, _, _ in waiting.values():
                 call.fail(status)
             waiting.clear()
-        reads = [*self._round, *self._reads_next, *(read for _, _, at in self._reads_at for read in at)]
+        reads = self._reads_waiting()
         self._round, self._reads_next, self._reads_at = [], [], []
         for asker, _, _ in reads:
             if not asker.done:

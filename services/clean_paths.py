@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _UNESCAPED: Final = "/$&+,:;=@~"
 """Beside letters, digits and `_.-`."""
+_ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
+"""What of a query stays as it came: all but what is no ASCII."""
 
 
 def clean_path(path: str) -> str:
@@ -36,7 +38,3 @@ def redirect(path: str, request: HttpRequest, responder: HttpResponder) -> None:
     link = escape(location).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
     headers = (("content-type", "text/html; charset=utf-8"), ("location", location))
     responder.reply(301, headers, f'<a href="{link}">Moved Permanently</a>.\n\n'.encode())
-
-
-_ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
-"""What of a query stays as it came: all but what is no ASCII."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 
 _ENTRY = InternalRaftRequest.DESCRIPTOR
-_ENTRY_FIELDS = {varint(each.number << 3 | 2): each.name for each in _ENTRY.fields}
+ENTRY_FIELDS = {varint(each.number << 3 | 2): each.name for each in _ENTRY.fields}
 """Names of InternalRaftRequest's fields by the tag of one that is a message."""
 
 
@@ -50,7 +50,7 @@ def decode_entry(
     """
     try:
         entry = InternalRaftRequest.FromString(field(tag, payload))
-        request: M = getattr(entry, _ENTRY_FIELDS[tag])
+        request: M = getattr(entry, ENTRY_FIELDS[tag])
         if check is not None:
             check(request)
     except DecodeError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from core.auth.rules import NOBODY
 from core.errors import AuthOldRevision, EtcdError
+from net.rpc import Code
 from services.decode import unreadable
 from services.errors import status_of, undecodable_message
 
@@ -165,6 +166,24 @@ class ForwardedCall:
     def when_abandoned(self, then: Callable[[], None]) -> None:
         """See Call."""
         self._call.when_abandoned(then)
+
+
+class NotedCall(ForwardedCall):
+    """A call of which somebody notes how it ends, just before its answer leaves."""
+
+    def reply(self, message: bytes) -> None:
+        """See Call."""
+        self.note(Code.OK)
+        self._call.reply(message)
+
+    def fail(self, status: Status) -> None:
+        """See Call."""
+        self.note(status.code)
+        self._call.fail(status)
+
+    def note(self, code: Code) -> None:
+        """Take note of an answer, which may be one too many: later ones are ignored."""
+        raise NotImplementedError
 
 
 class _Unchanged(ForwardedCall):

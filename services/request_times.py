@@ -11,14 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from core.metrics import APPLY_BOUNDS_S, SYNC_BOUNDS_S, Histogram, Sample
-from proto.raft_internal_pb2 import InternalRaftRequest
-from services.decode import reply_with
-from services.identity import ForwardedCall
+from net.rpc import Code
+from services.decode import ENTRY_FIELDS, reply_with
+from services.identity import NotedCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from net.rpc import Call, Status
+    from net.rpc import Call
 
     Waited = tuple[Call, float, bytes]
     """A call, when its request came, and the tag of its field in InternalRaftRequest."""
@@ -157,7 +157,7 @@ class RequestTimes:
         return found
 
 
-class _LongRead(ForwardedCall):
+class _LongRead(NotedCall):
     """A read that a worker answers; one whose client gives up is not answered, and not counted."""
 
     def __init__(self, call: Call, now_s: Callable[[], float], end: Callable[..., None], since_s: float | None) -> None:
@@ -166,25 +166,12 @@ class _LongRead(ForwardedCall):
         self._began_s = now_s()
         self._since_s = self._began_s if since_s is None else since_s
 
-    def reply(self, message: bytes) -> None:
-        """See Call."""
-        self._count(well=True)
-        super().reply(message)
-
-    def fail(self, status: Status) -> None:
-        """See Call."""
-        self._count(well=False)
-        super().fail(status)
-
-    def _count(self, *, well: bool) -> None:
+    def note(self, code: Code) -> None:
+        """See NotedCall."""
         if not self._call.done:
-            self._end(self._since_s, self._began_s, well=well)
+            self._end(self._since_s, self._began_s, well=code is Code.OK)
 
 
 def name_of(tag: bytes) -> str:
     """Return what etcd calls the kind of request whose field in InternalRaftRequest has this *tag*."""
-    number = 0
-    for place, byte in enumerate(tag):
-        number |= (byte & 0x7F) << (7 * place)
-    name: str = InternalRaftRequest.DESCRIPTOR.fields_by_number[number >> 3].name
-    return "".join(word.capitalize() for word in name.split("_"))
+    return "".join(word.capitalize() for word in ENTRY_FIELDS[tag].split("_"))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from core.metrics import DEFRAG_BOUNDS_S, EXPORT_BOUNDS_S, HASH_BOUNDS_S, Histogram, Sample
-from net.rpc import Routes
+from net.rpc import Code, Routes
 from services.grpc_metrics import kind_of
-from services.identity import ForwardedCall
+from services.identity import NotedCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ class LongTimes:
             histogram.observe(self._now_s() - since_s)
 
 
-class _LongCall(ForwardedCall):
+class _LongCall(NotedCall):
     """A call whose work goes on, and is counted, though its client may have left."""
 
     def __init__(self, call: Call, times: LongTimes, histogram: Histogram) -> None:
@@ -82,20 +82,11 @@ class _LongCall(ForwardedCall):
         self._since_s = times.began(histogram)
         self._counted = False
 
-    def reply(self, message: bytes) -> None:
-        """See Call."""
-        self._count(well=True)
-        super().reply(message)
-
-    def fail(self, status: Status) -> None:
-        """See Call."""
-        self._count(well=False)
-        super().fail(status)
-
-    def _count(self, *, well: bool) -> None:
+    def note(self, code: Code) -> None:
+        """See NotedCall."""
         if not self._counted:
             self._counted = True
-            self._times.ended(self._histogram, self._since_s, well=well)
+            self._times.ended(self._histogram, self._since_s, well=code is Code.OK)
 
 
 class Times:
@@ -141,7 +132,7 @@ class Times:
         return timed
 
 
-class _TimedCall(ForwardedCall):
+class _TimedCall(NotedCall):
     """A call that notes when it is answered.  One whose client gives up is not answered, and not counted."""
 
     def __init__(self, call: Call, histogram: Histogram, now_s: Callable[[], float]) -> None:
@@ -150,17 +141,9 @@ class _TimedCall(ForwardedCall):
         self._now_s = now_s
         self._since_s = now_s()
 
-    def reply(self, message: bytes) -> None:
-        """See Call."""
-        self._note()
-        super().reply(message)
-
-    def fail(self, status: Status) -> None:
-        """See Call."""
-        self._note()
-        super().fail(status)
-
-    def _note(self) -> None:
+    def note(self, code: Code) -> None:
+        """See NotedCall."""
+        del code
         if not self._call.done:
             self._histogram.observe(self._now_s() - self._since_s)
 

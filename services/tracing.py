@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from net.rpc import Code, Routes, Status
-from services.identity import ForwardedCall
+from services.identity import NotedCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +62,7 @@ def _metadata(context: Context) -> Mapping[str, Sequence[str]]:
     return context.metadata
 
 
-class _TracedCall(ForwardedCall):
+class _TracedCall(NotedCall):
     """A call that ends its span."""
 
     def __init__(self, call: Call, span: Span) -> None:
@@ -71,26 +71,17 @@ class _TracedCall(ForwardedCall):
         self._abandoned: Callable[[], None] | None = None
         call.when_abandoned(self._leave)
 
-    def reply(self, message: bytes) -> None:
-        """See Call."""
-        self._end(Code.OK)
-        super().reply(message)
-
-    def fail(self, status: Status) -> None:
-        """See Call."""
-        self._end(status.code)
-        super().fail(status)
-
     def when_abandoned(self, then: Callable[[], None]) -> None:
         """See Call."""
         self._abandoned = then
 
     def _leave(self) -> None:
-        self._end(Code.CANCELLED)
+        self.note(Code.CANCELLED)
         if self._abandoned is not None:
             self._abandoned()
 
-    def _end(self, code: Code) -> None:
+    def note(self, code: Code) -> None:
+        """See NotedCall."""
         span, self._span = self._span, None
         if span is not None:
             span.end(code)
