@@ -28,7 +28,8 @@ COMMANDS = (
     "update LEARNER --peer-urls=http://127.0.0.1:3",
     "remove LEARNER",
     "remove LEARNER",
-    f"add l --learner --peer-urls={OTHER}",
+    # Not the address from before: with it and the same second the id would be the one that was removed.
+    "add l --learner --peer-urls=http://127.0.0.1:4",
     "list",
 )
 """In this order: a learner comes, is changed, and goes; between them all that is refused."""
