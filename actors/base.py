@@ -5,7 +5,7 @@ on_start, and swallows one in on_stop.  So all three hooks run under one guard h
 process (architecture decision 5): recovery from disk is the one repair path.
 
 An actor never knows whether a thread of its own, a loop that it shares, or a simulator delivers to it: that is its
-home's business (decision 3; see placement.py).
+home's business (decision 3; see loop_home.py and thread_home.py).
 """
 
 from __future__ import annotations
@@ -15,18 +15,33 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import pykka
-from pykka._envelope import Envelope  # Pykka names neither its envelope nor its inbox protocol anywhere else
 from pykka.messages import _ActorStop
 
 from actors.messages.common import Tick
 
 if TYPE_CHECKING:
-    from pykka._actor import ActorInbox
+    from pykka._envelope import Envelope  # Pykka names its envelope nowhere else
 
 M = TypeVar("M")
 
 FatalHook = Callable[[str, BaseException], None]
 """Told the name of the actor that crashed and why.  Returns; the process ends soon after, from the main thread."""
+
+
+class Mailbox(Protocol):
+    """Where an actor's messages wait: Pykka's idea of one, and a way around its envelopes."""
+
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Append, from any thread."""
+
+    def tell(self, message: Any, /) -> None:  # noqa: ANN401 - each actor has its own
+        """Append what wants no answer, from any thread."""
+
+    def get(self) -> Envelope[Any]:
+        """Remove and return the oldest."""
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
 
 
 class Home(Protocol):
@@ -36,7 +51,7 @@ class Home(Protocol):
     def fatal(self) -> FatalHook:
         """Whom to tell of a crash."""
 
-    def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
+    def make_inbox(self, actor: NodeActor[Any]) -> Mailbox:
         """Return the mailbox of *actor*, which is still under construction."""
 
     def settle(self) -> None:
@@ -57,9 +72,9 @@ class NodeRef(pykka.ActorRef[Any]):
     answer that comes too late must not look like a crash of whoever gives it.
     """
 
-    def tell(self, message: Any) -> None:  # noqa: ANN401 - Pykka's signature
-        """Put *message* into the mailbox, from any thread."""
-        self.actor_inbox.put(Envelope(message))
+    def __init__(self, actor: NodeActor[Any]) -> None:
+        super().__init__(actor)
+        self.tell = actor.actor_inbox.tell  # type: ignore[assignment, method-assign]
 
 
 class NodeActor(pykka.ThreadingActor, Generic[M]):
@@ -117,8 +132,34 @@ class NodeActor(pykka.ThreadingActor, Generic[M]):
             self._home.fatal(type(self).__name__, error)
             raise
 
-    def _create_actor_inbox(self) -> ActorInbox:  # type: ignore[override]  # static in Pykka, which calls it on self
+    actor_inbox: Mailbox
+
+    def _create_actor_inbox(self) -> Mailbox:  # type: ignore[override]  # static in Pykka, which calls it on self
         return self._home.make_inbox(self)
 
     def _start_actor_loop(self) -> None:
         self._home.start(self)
+
+
+def deliver(actor: NodeActor[Any], envelope: Envelope[Any]) -> None:
+    """Let *actor* take one message, as Pykka's own loop would."""
+    if actor.actor_stopped.is_set():
+        if envelope.reply_to is not None:
+            envelope.reply_to.set_exception((pykka.ActorDeadError, pykka.ActorDeadError(str(actor)), None))
+        return
+    try:
+        response = actor._handle_receive(envelope.message)  # noqa: SLF001
+    except Exception:  # noqa: BLE001 - NodeActor has told the fatal hook; a caller that asked must not wait for ever
+        if envelope.reply_to is None:
+            fail(actor)
+            return
+        envelope.reply_to.set_exception()
+    else:
+        if envelope.reply_to is not None:
+            envelope.reply_to.set(response)
+
+
+def fail(actor: NodeActor[Any]) -> None:
+    """Let *actor* take nothing more: it has crashed, its home's fatal hook was told, and the process is ending."""
+    pykka.ActorRegistry.unregister(actor.actor_ref)
+    actor.actor_stopped.set()

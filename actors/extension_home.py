@@ -17,10 +17,8 @@ from actors.messages.extension import ExtensionEnded, ExtensionStarted, Taken
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pykka._actor import ActorInbox
-
     from actors.address import Address
-    from actors.base import Home, NodeActor
+    from actors.base import Home, Mailbox, NodeActor
     from actors.extension import ExtensionActor
     from actors.messages.extension import GateMessage
 
@@ -39,6 +37,10 @@ class Stop(NamedTuple):
 
 class ExtensionInbox(SimpleQueue["Envelope[Any]"]):
     """The mailbox of one life."""
+
+    def tell(self, message: object, /) -> None:
+        """Append from any thread."""
+        self.put(Envelope(message))
 
 
 class ExtensionHome:
@@ -62,7 +64,7 @@ class ExtensionHome:
 
     def tell(self, message: object) -> None:
         """Put *message* into the mailbox, from any thread."""
-        self.inbox.put(Envelope(message))
+        self.inbox.tell(message)
 
     @property
     def depth(self) -> int:
@@ -74,7 +76,7 @@ class ExtensionHome:
         if self._error is None:
             self._error = error
 
-    def make_inbox(self, _actor: NodeActor[Any]) -> ActorInbox:
+    def make_inbox(self, _actor: NodeActor[Any]) -> Mailbox:
         """See Home."""
         return self.inbox
 

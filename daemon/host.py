@@ -7,6 +7,7 @@ without teardown (fail-stop, architecture decision 5).  A member inside another 
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from contextlib import suppress
 from queue import SimpleQueue
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 import pykka
 
 from actors.base import NodeActor, Probe
-from actors.placement import LoopHome, ThreadHome
+from actors.loop_home import LoopHome
+from actors.thread_home import ThreadHome
 from core.metrics import Sample
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class ThreadHost:
     def loop(self, name: str) -> LoopHome:
         """Return the shared loop called *name*, started at its first mention."""
         if name not in self._loops:
-            self._loops[name] = LoopHome(self.crashed, name)
+            self._loops[name] = LoopHome(self.crashed, name, time.monotonic)
         return self._loops[name]
 
     def spawn(

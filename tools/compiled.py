@@ -31,7 +31,7 @@ MODULES: Final = {
 }
 """What every write, read and event passes through.  Not net/http2: services keep weak references to its streams, which
 compiled classes do not have.  Not core/mvcc/view and staging: mypyc makes a list of a generator expression, and theirs
-may be of a whole store.  Not actors/base and placement: interpreted actors inherit from them."""
+may be of a whole store.  Not actors/base: interpreted actors inherit from it."""
 
 
 def sources() -> list[Path]:

@@ -12,14 +12,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
+from pykka._envelope import Envelope
 
-from actors.placement import deliver
+from actors.base import deliver
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pykka._envelope import Envelope
 
     from actors.address import AnyDelivery
     from actors.base import Home, NodeActor
@@ -45,6 +44,10 @@ class TestInbox:
         """Append, and take a place in the home's order."""
         self.queue.append(envelope)
         self._home.order.append(self)
+
+    def tell(self, message: object, /) -> None:
+        """See Mailbox."""
+        self.put(Envelope(message))
 
     def get(self) -> Envelope[Any]:
         """Remove and return the oldest."""

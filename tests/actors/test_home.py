@@ -10,8 +10,9 @@ import pykka
 import pytest
 
 from actors.base import NodeActor, Probe
+from actors.loop_home import LoopHome
 from actors.messages.common import Tick
-from actors.placement import LoopHome, ThreadHome
+from actors.thread_home import ThreadHome
 from tests.actors.home import TestHome
 
 if TYPE_CHECKING:

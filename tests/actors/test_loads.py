@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from actors.base import NodeActor, Probe
-from actors.placement import Load, LoopHome, ThreadHome
+from actors.load import Load
+from actors.loop_home import LoopHome
+from actors.thread_home import ThreadHome
 
 
 class Counter(NodeActor[Any]):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors import placement
+from actors import loop_home
 from actors.base import NodeActor, Probe
-from actors.placement import LoopHome, ThreadHome
+from actors.loop_home import LoopHome
+from actors.thread_home import ThreadHome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +119,7 @@ def test_two_actors_that_talk_to_each_other_do_not_starve_the_loop(home: LoopHom
 
 def test_a_chain_of_tells_runs_in_one_turn(home: LoopHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each hop of a put through the house must not cost a look at the sockets."""
-    monkeypatch.setattr(placement, "DRAIN_MAX_S", WAIT_S)
+    monkeypatch.setattr(loop_home, "DRAIN_MAX_S", WAIT_S)
     journal: list[Any] = []
     ref = Counter.start(home, journal)
     done = threading.Event()

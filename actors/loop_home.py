@@ -1,7 +1,7 @@
-"""Homes for actors: a thread of one's own, or an asyncio loop that several share.
+"""The home of the actors of the hot path: an asyncio loop that they share with the sockets.
 
-Measured on two cores under the GIL: a second busy Python thread adds hand-overs, not speed, so the actors of the hot
-path share one loop with the sockets; what blocks outside the GIL (fsync, large reads, hashing) has its own thread.
+Measured on two cores under the GIL: a second busy Python thread adds hand-overs, not speed.  A message to an actor of
+a loop lies in its mailbox as it is; only what is asked, and wants an answer, comes in Pykka's envelope.
 """
 
 from __future__ import annotations
@@ -10,72 +10,25 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-import pykka
+from pykka._envelope import Envelope
+from pykka.messages import _ActorStop
+
+from actors.base import Probe, deliver, fail
+from actors.load import Load
+from actors.messages.common import Tick
 
 if TYPE_CHECKING:
-    from pykka._actor import ActorInbox
-    from pykka._envelope import Envelope
+    from collections.abc import Callable
 
-    from actors.base import FatalHook, NodeActor
+    from actors.base import FatalHook, Mailbox, NodeActor
 
 DRAIN_MAX_S = 0.005
 """How long mailboxes are drained before the loop looks at its sockets again, so that no actor can starve them."""
 
-
-class Load:
-    """How much an actor had to do.  Its own thread writes; others may read, and see the past."""
-
-    __slots__ = ("batch_count", "busy_s", "message_count", "name")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.message_count = 0
-        self.batch_count = 0
-        """How often its mailbox was drained."""
-        self.busy_s = 0.0
-
-
-class ThreadInbox(SimpleQueue["Envelope[Any]"]):
-    """The mailbox of an actor with a thread of its own.  How long its messages take is not measured."""
-
-    def __init__(self, load: Load) -> None:
-        super().__init__()
-        self.load = load
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Envelope[Any]:
-        """Wait for the oldest message, and remove and return it."""
-        envelope = super().get(block, timeout)
-        self.load.message_count += 1
-        self.load.batch_count += 1
-        return envelope
-
-
-class ThreadHome:
-    """A thread for each actor: Pykka's own loop on a faster queue."""
-
-    def __init__(self, fatal: FatalHook) -> None:
-        self.fatal = fatal
-        self._inboxes: list[ThreadInbox] = []
-
-    def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
-        """Return an unbounded queue."""
-        inbox = ThreadInbox(Load(type(actor).__name__))
-        self._inboxes.append(inbox)
-        return inbox
-
-    def loads(self) -> list[tuple[Load, int]]:
-        """Return each actor's load and the depth of its mailbox."""
-        return [(inbox.load, inbox.qsize()) for inbox in self._inboxes]
-
-    def settle(self) -> None:
-        """Do nothing: each actor's thread is already at it."""
-
-    def start(self, actor: NodeActor[Any]) -> None:
-        """Start the actor's thread, named after its class."""
-        threading.Thread(target=actor._actor_loop, name=type(actor).__name__).start()  # noqa: SLF001 - a Pykka home
+APART = frozenset({Envelope, Probe, Tick, _ActorStop})
+"""What is delivered by way of Pykka's hooks.  Anything else goes to the actor's handle, without a detour."""
 
 
 class LoopInbox:
@@ -87,22 +40,25 @@ class LoopInbox:
         self._home = home
         self.actor = actor
         self.load = Load(type(actor).__name__)
-        self.queue: deque[Envelope[Any]] = deque()
+        self.queue: deque[Any] = deque()
+        """Messages, and envelopes of those that are asked."""
         self.scheduled = False
         self.set_up = False
 
-    def put(self, envelope: Envelope[Any], /) -> None:
+    def tell(self, message: Any, /) -> None:  # noqa: ANN401 - see Mailbox
         """Append from any thread."""
         # The append comes before the look at the flag, and the drain clears the flag before it pops: whoever loses
-        # the race, the envelope is seen.
-        self.queue.append(envelope)
+        # the race, the message is seen.
+        self.queue.append(message)
         if not self.scheduled:
             self.scheduled = True
             self._home.schedule(self)
 
+    put = tell
+
     def get(self) -> Envelope[Any]:
         """Remove and return the oldest; IndexError when empty (Pykka asks empty first)."""
-        return self.queue.popleft()
+        return enveloped(self.queue.popleft())
 
     def empty(self) -> bool:
         """Whether nothing waits."""
@@ -116,9 +72,12 @@ class LoopHome:
     this home costs no further round of the selector.
     """
 
-    def __init__(self, fatal: FatalHook, name: str) -> None:
+    def __init__(self, fatal: FatalHook, name: str, now_s: Callable[[], float] | None = None) -> None:
+        """*now_s* is what asyncio's loops ask for the time, monotonic: asking it without them in between costs less."""
         self.fatal = fatal
         self.loop = asyncio.new_event_loop()
+        if now_s is not None:
+            self.loop.time = now_s  # type: ignore[method-assign]
         self._ready: deque[LoopInbox] = deque()
         self._inboxes: list[LoopInbox] = []
         self._scheduled = False
@@ -126,7 +85,7 @@ class LoopHome:
         self._thread = threading.Thread(target=self._run_loop, name=name)
         self._thread.start()
 
-    def make_inbox(self, actor: NodeActor[Any]) -> ActorInbox:
+    def make_inbox(self, actor: NodeActor[Any]) -> Mailbox:
         """Return a mailbox that wakes the loop."""
         inbox = LoopInbox(self, actor)
         self._inboxes.append(inbox)
@@ -192,38 +151,39 @@ class LoopHome:
                 break
             inbox = ready.popleft()
             inbox.scheduled = False
-            actor = inbox.actor
             if not inbox.set_up:
                 inbox.set_up = True
-                actor._actor_loop_setup()  # noqa: SLF001 - a Pykka home
-            queue = inbox.queue
-            count = len(queue)
-            for _ in range(count):
-                deliver(actor, queue.popleft())
-            ended_s = now_s()
+                inbox.actor._actor_loop_setup()  # noqa: SLF001 - a Pykka home
+            count = len(inbox.queue)
             if count:  # an inbox that was filled while it was drained comes up once more
+                self._deliver(inbox, count)
+                ended_s = now_s()
                 load = inbox.load
                 load.message_count += count
                 load.batch_count += 1
                 load.busy_s += ended_s - began_s
-            began_s = ended_s
+                began_s = ended_s
         self._draining = False
 
+    def _deliver(self, inbox: LoopInbox, count: int) -> None:
+        actor, take = inbox.actor, inbox.queue.popleft
+        stopped = actor.actor_stopped.is_set()
+        handle = actor.handle
+        try:
+            for _ in range(count):
+                message = take()
+                if stopped or type(message) in APART:
+                    deliver(actor, enveloped(message))
+                    stopped = actor.actor_stopped.is_set()
+                else:
+                    handle(message)
+        except Exception as error:  # noqa: BLE001 - the process is ending; until then the others here go on
+            self.fatal(type(actor).__name__, error)
+            fail(actor)
+            inbox.scheduled = True
+            self._ready.append(inbox)  # what waits behind is told that it is dead
 
-def deliver(actor: NodeActor[Any], envelope: Envelope[Any]) -> None:
-    """Let *actor* take one message, as Pykka's own loop would."""
-    if actor.actor_stopped.is_set():
-        if envelope.reply_to is not None:
-            envelope.reply_to.set_exception((pykka.ActorDeadError, pykka.ActorDeadError(str(actor)), None))
-        return
-    try:
-        response = actor._handle_receive(envelope.message)  # noqa: SLF001
-    except Exception:  # noqa: BLE001 - NodeActor has told the fatal hook; a caller that asked must not wait for ever
-        if envelope.reply_to is None:
-            pykka.ActorRegistry.unregister(actor.actor_ref)
-            actor.actor_stopped.set()  # the home's fatal hook was told; the process is ending
-            return
-        envelope.reply_to.set_exception()
-    else:
-        if envelope.reply_to is not None:
-            envelope.reply_to.set(response)
+
+def enveloped(message: Any) -> Envelope[Any]:  # noqa: ANN401 - see Mailbox
+    """Return what Pykka expects of a mailbox."""
+    return message if type(message) is Envelope else Envelope(message)
