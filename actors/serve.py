@@ -38,6 +38,7 @@ from actors.messages.serve import (
 from actors.messages.wal import ObserveSpace
 from actors.messages.watch import StreamBlocked, StreamClosed, StreamDrained, WatchRequested
 from actors.messages.worker import Work
+from core.apply.cost import surely_fits_bytes
 from core.auth.rules import NO_RULES, NOBODY, Identity
 from core.errors import (
     EtcdError,
@@ -52,7 +53,7 @@ from core.errors import (
     UserEmpty,
 )
 from core.metrics import Sample
-from core.mvcc.varint import varint
+from core.mvcc.varint import SMALL, TWO_BYTES_END, varint
 from core.mvcc.watch_streams import StreamId
 from core.raft.status import status
 from core.request_id import OWNERS_MAX
@@ -260,6 +261,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._counter = counter
         self._quota = quota
         self._allocated_bytes = 0
+        self.fits_bytes = surely_fits_bytes(quota.room_bytes(0))
         self._alarm_proposed = False
         self._refusal: EtcdError | None = None
         self._proposals: list[tuple[RequestId, bytes]] = []
@@ -319,7 +321,10 @@ class ServeActor(NodeActor[ServeMessage]):
             case Completed():
                 self._complete(message)
             case Published():
-                self.view, self.term, self.commit_index, self._allocated_bytes = message
+                self.view, self.term, self.commit_index, allocated_bytes = message
+                if allocated_bytes != self._allocated_bytes:
+                    self._allocated_bytes = allocated_bytes
+                    self.fits_bytes = surely_fits_bytes(self._quota.room_bytes(allocated_bytes))
                 if self._reads_at:
                     self._run_reads()
                 if self._tokens_waiting:
@@ -371,13 +376,9 @@ class ServeActor(NodeActor[ServeMessage]):
         """See Node."""
         return self.headers.encode(self.view.revision, self.term)
 
-    def has_room(self, cost: int) -> bool:
-        """See Node."""
-        return self._quota.has_room(store_size_bytes=self._allocated_bytes, cost_bytes=cost)
-
     def may_grow(self, call: Call, cost: int) -> bool:
         """See Node."""
-        if not cost or self.has_room(cost):
+        if self._quota.has_room(store_size_bytes=self._allocated_bytes, cost_bytes=cost):
             return True
         if self.auth.enabled:
             # Nobody may stop the writes of all others without saying who it is.
@@ -418,7 +419,9 @@ class ServeActor(NodeActor[ServeMessage]):
             self.identify(call, partial(self._propose_as, call, tag, body), partial(refuse, call))
             return
         request_id, header = self._ids.make_with_header()
-        self._enqueue(call, tag, request_id, b"".join((tag, varint(len(body)), body, header)))
+        size = len(body)
+        digits = SMALL[size] if size < TWO_BYTES_END else varint(size)
+        self._enqueue(call, tag, request_id, b"%b%b%b%b" % (tag, digits, body, header))
 
     def _gap_max(self, tag: bytes) -> int:
         # What gives room is let in for longer, so that a server that is behind can be helped.

@@ -48,7 +48,8 @@ class RequestIds:
 
         Spelled out because every put makes one: of the ten bytes of the id's varint only the first two change often.
         """
-        request_id = self.make()
+        self._next += 1
+        request_id = RequestId(self._prefix | (self._next << OWNER_BITS & _SUFFIX_MASK) | self.owner)
         high = request_id >> 14
         if high != self._high:
             self._high = high
@@ -59,7 +60,8 @@ class RequestIds:
 
     def make_with_identity(self, user: str, auth_revision: int) -> tuple[RequestId, bytes]:
         """Return the next id, and with it the ``header`` field that also says who asks; an empty user is left out."""
-        request_id = self.make()
+        self._next += 1
+        request_id = RequestId(self._prefix | (self._next << OWNER_BITS & _SUFFIX_MASK) | self.owner)
         name = field(_USER_TAG, user.encode()) if user else b""
         revision = _AUTH_REVISION_TAG + varint(auth_revision) if auth_revision else b""
         return request_id, field(_REQUEST_HEADER_TAG, b"\x08%b%b%b" % (varint(request_id), name, revision))

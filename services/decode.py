@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from core.errors import EtcdError
-from core.mvcc.varint import field, varint
+from core.mvcc.varint import SMALL, TWO_BYTES_END, varint
 from proto.raft_internal_pb2 import InternalRaftRequest
 from services.errors import status_of, undecodable
 
@@ -49,7 +49,9 @@ def decode_entry(
     request lies one too deep could be committed, and then be read by nobody.
     """
     try:
-        entry = InternalRaftRequest.FromString(field(tag, payload))
+        size = len(payload)
+        digits = SMALL[size] if size < TWO_BYTES_END else varint(size)
+        entry = InternalRaftRequest.FromString(b"%b%b%b" % (tag, digits, payload))
         request: M = getattr(entry, ENTRY_FIELDS[tag])
         if check is not None:
             check(request)

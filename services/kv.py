@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.apply.auth import check_txn as check_txn_permission
-from core.apply.cost import cost_max, put_cost, txn_cost
+from core.apply.cost import put_cost, txn_cost
 from core.apply.evaluate import read_only_txn_response
 from core.apply.range import range_response
 from core.apply.txn import check_delete, check_put, check_range, check_txn, is_read_only, is_serializable
@@ -47,7 +47,7 @@ class KvService:
         request = decode_entry(call, PutRequest, PUT_TAG, payload, check_put)
         if request is None:
             return
-        if self._node.has_room(cost_max(len(payload))) or self._node.may_grow(call, put_cost(request)):
+        if len(payload) <= self._node.fits_bytes or self._node.may_grow(call, put_cost(request)):
             self._node.propose(call, PUT_TAG, payload)
 
     def delete_range(self, call: Call, payload: bytes) -> None:
@@ -76,7 +76,7 @@ class KvService:
         if request is None:
             return
         if not is_read_only(request):
-            if self._node.has_room(cost_max(len(payload))) or self._node.may_grow(call, txn_cost(request)):
+            if len(payload) <= self._node.fits_bytes or self._node.may_grow(call, txn_cost(request)):
                 self._node.propose(call, TXN_TAG, payload)
         elif is_serializable(request):
             self._read_only_txn(call, request, self._node.view)

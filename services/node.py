@@ -117,6 +117,10 @@ class Node(Protocol):
         """Who leads; 0 if nobody is known to."""
 
     @property
+    def fits_bytes(self) -> int:
+        """Up to which size in wire form a request surely fits into the quota; of others may_grow must be asked."""
+
+    @property
     def is_learner(self) -> bool:
         """Whether this member has no vote (yet)."""
 
@@ -187,9 +191,6 @@ class Node(Protocol):
 
     def counter(self, view: View) -> Count | None:
         """Return what counts the live keys of *view* without a scan, if anything can.  For use at once."""
-
-    def has_room(self, cost: int) -> bool:
-        """Say whether *cost* more bytes fit into the quota."""
 
     def may_grow(self, call: Call, cost: int) -> bool:
         """Say whether *cost* more bytes fit into the quota; if not, refuse *call* and raise the alarm."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -176,9 +177,10 @@ class FakeNode:
         """See Node."""
         return self.store.counter_for(view) if self.counts else None
 
-    def has_room(self, cost: int) -> bool:
+    @property
+    def fits_bytes(self) -> int:
         """See Node."""
-        return self.is_roomy
+        return sys.maxsize if self.is_roomy else -1
 
     def may_grow(self, call: Call, cost: int) -> bool:
         """See Node."""

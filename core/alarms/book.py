@@ -41,11 +41,8 @@ class AlarmBook:
 
     def __init__(self) -> None:
         self._members: dict[Alarm, set[MemberId]] = {}
-
-    @property
-    def any(self) -> bool:
+        self.any = False
         """Whether any alarm is on."""
-        return bool(self._members)
 
     def activate(self, member: MemberId, alarm: Alarm) -> bool:
         """Raise *alarm* for *member*; return whether that changed anything.  NONE is no alarm."""
@@ -53,6 +50,7 @@ class AlarmBook:
         if alarm is Alarm.NONE or member in members:
             return False
         self._members[alarm] = members | {member}
+        self.any = True
         return True
 
     def deactivate(self, member: MemberId, alarm: Alarm) -> bool:
@@ -63,6 +61,7 @@ class AlarmBook:
         self._members[alarm] = members - {member}
         if not self._members[alarm]:
             del self._members[alarm]
+            self.any = bool(self._members)
         return True
 
     def active(self, alarm: Alarm = Alarm.NONE) -> list[tuple[MemberId, Alarm]]:

@@ -7,6 +7,8 @@ API.
 
 from __future__ import annotations
 
+import sys
+
 DEFAULT_QUOTA_BYTES = 2 << 30
 """What a configured 0 means."""
 
@@ -32,6 +34,10 @@ class Quota:
         if cost_bytes == 0 or self._limit_bytes is None:
             return True
         return store_size_bytes + cost_bytes < self._limit_bytes
+
+    def room_bytes(self, store_size_bytes: int) -> int:
+        """Return which cost does not fit any more: costs below it do."""
+        return sys.maxsize if self._limit_bytes is None else self._limit_bytes - store_size_bytes
 
 
 NO_QUOTA = Quota(-1)

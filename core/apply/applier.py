@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from core.alarms.book import Alarm, AlarmBook
 from core.apply.auth import AuthApplier
 from core.apply.conf_state import decode_conf_state, encode_conf_state
-from core.apply.cost import cost_max, put_cost, txn_cost
+from core.apply.cost import put_cost, surely_fits_bytes, txn_cost
 from core.apply.kv import KvExecutor
 from core.apply.v2_request import Attributes, ClusterVersion, meaning, v2_request
 from core.errors import EtcdError, LeaseExists, NoSpace
@@ -122,12 +122,12 @@ class Applier:
         *learners_max* decides whether an entry that adds a learner has an effect: it must be the same on all members.
         """
         self.headers = headers
-        self.allocated_bytes = 0
-        self._cost_max = 0
-        """Size of the store's files, as told last: what the quota is held against."""
         self._minimum_ttl_s = minimum_lease_ttl_s
         self._decode_change = decode_change
         self._quota = quota
+        self.allocated_bytes = 0
+        self._size_bytes = 0
+        """Of the request that is being applied, in wire form."""
         self._persist_checkpoints = persist_checkpoints
         self._learners_max = learners_max
         self._load(store)
@@ -189,6 +189,16 @@ class Applier:
             else:
                 self._effects.first_of_term = entry.term
             store.advance(entry.index, entry.term)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Size of the store's files, as told last: what the quota is held against."""
+        return self._allocated_bytes
+
+    @allocated_bytes.setter
+    def allocated_bytes(self, size_bytes: int) -> None:
+        self._allocated_bytes = size_bytes
+        self._fits_bytes = surely_fits_bytes(self._quota.room_bytes(size_bytes))
 
     def take_effects(self) -> Effects:
         """Return what has piled up since the last call."""
@@ -257,7 +267,7 @@ class Applier:
             self._apply_v2(old)
             return
         request = InternalRaftRequest.FromString(data)
-        self._cost_max = cost_max(len(data))
+        self._size_bytes = len(data)
         outcome: bytes | EtcdError
         try:
             kind = kind or self._kind(request)
@@ -278,7 +288,7 @@ class Applier:
 
     def _put(self, request: InternalRaftRequest) -> bytes:
         put = request.put
-        if not self.alarms.any and self._has_room(self._cost_max):
+        if self._size_bytes <= self._fits_bytes and not self.alarms.any:
             return self._kv.put(put.key, put.value, put.lease, put.prev_kv, put.ignore_value, put.ignore_lease)
         self.alarms.check_growth()
         answer = self._kv.put(put.key, put.value, put.lease, put.prev_kv, put.ignore_value, put.ignore_lease)
@@ -290,7 +300,7 @@ class Applier:
         return self._kv.delete_range(delete.key, delete.range_end, delete.prev_kv)
 
     def _txn(self, request: InternalRaftRequest) -> bytes:
-        if not self.alarms.any and self._has_room(self._cost_max):
+        if self._size_bytes <= self._fits_bytes and not self.alarms.any:
             return self._kv.txn(request.txn)
         cost = txn_cost(request.txn)
         if cost:
@@ -301,7 +311,7 @@ class Applier:
         return self._within_quota(answer, cost) if cost else answer
 
     def _has_room(self, cost: int) -> bool:
-        return self._quota.has_room(store_size_bytes=self.allocated_bytes, cost_bytes=cost)
+        return self._quota.has_room(store_size_bytes=self._allocated_bytes, cost_bytes=cost)
 
     def _within_quota(self, answer: bytes, cost: int) -> bytes:
         # Too late to refuse: the entry is applied on every member, and only the answer can tell (etcd's second check).

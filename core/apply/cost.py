@@ -22,9 +22,12 @@ _PUT_SIZE_BYTES_MIN = 7
 """An operation that puts a key of one byte, in wire form."""
 
 
-def cost_max(size_bytes: int) -> int:
-    """Return what a request of this size can cost at most: to be asked before the cost itself is added up."""
-    return size_bytes + PUT_OVERHEAD_BYTES * (size_bytes // _PUT_SIZE_BYTES_MIN + 1)
+def surely_fits_bytes(room_bytes: int) -> int:
+    """Return up to which size in wire form a request costs less than *room_bytes*, whatever it is; below 0 if none.
+
+    To compare with it is all that most requests need: only of larger ones the cost itself is added up.
+    """
+    return (room_bytes - PUT_OVERHEAD_BYTES - 1) * _PUT_SIZE_BYTES_MIN // (_PUT_SIZE_BYTES_MIN + PUT_OVERHEAD_BYTES)
 
 
 def put_cost(request: PutRequest) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from core.apply.header import operation_header
 from core.apply.range import range_response
 from core.errors import Compacted, FutureRevision, KeyNotFound, LeaseNotFound
-from core.mvcc.record import KeyValue, decode_kv, untagged
+from core.mvcc.record import number_of, untagged, value_of
 from core.mvcc.varint import field
 from core.mvcc.view import covers
 from proto.rpc_pb2 import Compare
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     Step = tuple[bytes, Any]
     """A kind, and the request or Plan that belongs to it."""
 
-_MISSING = KeyValue(b"", 0, 0, 0, b"", 0)
-
 # Looked up once: the enum's names cost a search in the descriptors at each use.
 _VALUE: Final = Compare.VALUE
-_TARGETS: Final[dict[int, str]] = {
-    Compare.VERSION: "version",
-    Compare.CREATE: "create_revision",
-    Compare.MOD: "mod_revision",
-    Compare.VALUE: "value",
-    Compare.LEASE: "lease",
+_NUMBERS: Final[dict[int, tuple[str, int]]] = {
+    Compare.VERSION: ("version", 0x20),
+    Compare.CREATE: ("create_revision", 0x10),
+    Compare.MOD: ("mod_revision", 0x18),
+    Compare.LEASE: ("lease", 0x30),
 }
-"""What each target is called, in KeyValue and in Compare alike."""
+"""What each target that is a number is called in Compare, and its tag in KeyValue."""
 _RESULTS: Final[dict[int, Callable[[Any, Any], bool]]] = {
     Compare.EQUAL: operator.eq,
     Compare.NOT_EQUAL: operator.ne,
     Compare.GREATER: operator.gt,
     Compare.LESS: operator.lt,
 }
+
+_BYTE_END: Final = 0x80
+"""Sizes below it are a single byte."""
 
 # Kinds of operations, by the tags that their answers have in ResponseOp.
 RANGE: Final = b"\x0a"
@@ -64,6 +64,24 @@ class Executor(Protocol):
 
     def delete_range(self, request: DeleteRangeRequest, /) -> bytes:
         """Delete a key or a range."""
+
+
+class State(Protocol):
+    """What a transaction is evaluated on: a view, or a write transaction that has changed nothing yet."""
+
+    @property
+    def revision(self) -> int:
+        """The newest revision that can be read."""
+
+    @property
+    def compact_revision(self) -> int:
+        """Reads below it are refused."""
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """Return the live KeyValue of *key* in wire form, or None."""
+
+    def range(self, key: bytes, range_end: bytes, /) -> list[bytes]:
+        """Return the live records of [key, range_end)."""
 
 
 class ReadOnlyExecutor:
@@ -92,8 +110,8 @@ class Plan:
 
     __slots__ = ("steps", "succeeded")
 
-    def __init__(self, view: View, request: TxnRequest) -> None:
-        self.succeeded = _all_hold(view, request.compare)
+    def __init__(self, state: State, request: TxnRequest) -> None:
+        self.succeeded = _all_hold(state, request.compare)
         self.steps: list[Step] = []
         for op in request.success if self.succeeded else request.failure:
             match op.WhichOneof("request"):
@@ -104,33 +122,38 @@ class Plan:
                 case "request_delete_range":
                     self.steps.append((DELETE_RANGE, op.request_delete_range))
                 case _:
-                    self.steps.append((TXN, Plan(view, op.request_txn)))
+                    self.steps.append((TXN, Plan(state, op.request_txn)))
 
-    def check(self, view: View, lease_exists: Callable[[int], bool]) -> None:
+    def check(self, state: State, lease_exists: Callable[[int], bool]) -> None:
         """Raise what refuses one of the chosen operations, seen on the state before all of them.
 
         The first in order is named, as etcd from 3.6 on does; 3.5 looks at all puts first.
         """
-        self._check(view, lease_exists, [])
+        self._check(state, lease_exists, [])
 
-    def _check(self, view: View, lease_exists: Callable[[int], bool], deletes: list[DeleteRangeRequest]) -> None:
+    def _check(self, state: State, lease_exists: Callable[[int], bool], deletes: list[DeleteRangeRequest]) -> None:
         for kind, step in self.steps:
             if kind is PUT:
                 if step.lease or step.ignore_value or step.ignore_lease:
-                    _check_put(view, step, lease_exists, deletes)
+                    _check_put(state, step, lease_exists, deletes)
             elif kind is RANGE:
-                _check_revision(view, step.revision)
+                _check_revision(state, step.revision)
             elif kind is DELETE_RANGE:
                 deletes.append(step)
             else:
-                step._check(view, lease_exists, deletes)  # noqa: SLF001 (same class)
+                step._check(state, lease_exists, deletes)  # noqa: SLF001 (same class)
 
     def run(self, executor: Executor) -> bytes:
         """Run the chosen operations in order; return the fields of TxnResponse behind the header."""
         answer = [b"\x10\x01"] if self.succeeded else []
         for kind, step in self.steps:
             if kind is PUT:
-                response = field(PUT, executor.put(step))
+                response = executor.put(step)
+                size = len(response)
+                if size < _BYTE_END - 2:
+                    answer.append(b"\x1a%c\x12%c%b" % (size + 2, size, response))
+                    continue
+                response = field(PUT, response)
             elif kind is RANGE:
                 response = field(RANGE, executor.range(step))
             elif kind is DELETE_RANGE:
@@ -152,15 +175,15 @@ def _no_lease(_lease: int) -> bool:
     return False
 
 
-def _check_revision(view: View, revision: int) -> None:
-    if revision > view.revision:
+def _check_revision(state: State, revision: int) -> None:
+    if revision > state.revision:
         raise FutureRevision
-    if revision != 0 and revision < view.compact_revision:
+    if revision != 0 and revision < state.compact_revision:
         raise Compacted
 
 
 def _check_put(
-    view: View, put: PutRequest, lease_exists: Callable[[int], bool], deletes: list[DeleteRangeRequest]
+    state: State, put: PutRequest, lease_exists: Callable[[int], bool], deletes: list[DeleteRangeRequest]
 ) -> None:
     """Raise what refuses *put* behind *deletes*, which will have run by then.
 
@@ -170,35 +193,38 @@ def _check_put(
         raise LeaseNotFound
     if put.ignore_value or put.ignore_lease:
         gone = any(covers(delete.key, delete.range_end, put.key) for delete in deletes)
-        if gone or view.get(put.key) is None:
+        if gone or state.get(put.key) is None:
             raise KeyNotFound
 
 
-def _all_hold(view: View, compares: Iterable[Compare]) -> bool:
+def _all_hold(state: State, compares: Iterable[Compare]) -> bool:
     for compare in compares:  # noqa: SIM110 - a generator costs more than most compares
-        if not _holds(view, compare):
+        if not _holds(state, compare):
             return False
     return True
 
 
-def _holds(view: View, compare: Compare) -> bool:
+def _holds(state: State, compare: Compare) -> bool:
     """Tell whether *compare* holds for every key it names; a range without keys is like a missing key."""
     if not compare.range_end:
-        kv = view.get(compare.key)
+        kv = state.get(compare.key)
         if kv is not None:
-            return _holds_for(decode_kv(kv), compare)
+            return _holds_for(kv, compare)
         records = []
     else:
-        records = view.range(compare.key, compare.range_end)
+        records = state.range(compare.key, compare.range_end)
     if not records:
-        return compare.target != _VALUE and _holds_for(_MISSING, compare)
-    return all(_holds_for(decode_kv(untagged(record)), compare) for record in records)
+        return compare.target != _VALUE and _holds_for(b"", compare)
+    return all(_holds_for(untagged(record), compare) for record in records)
 
 
-def _holds_for(kv: KeyValue, compare: Compare) -> bool:
+def _holds_for(kv: bytes, compare: Compare) -> bool:
     """Tell whether *compare* holds for one stored state.  What was not given is 0 or empty."""
     holds = _RESULTS.get(compare.result)
     if holds is None:
         return True  # a result that etcd does not know refuses nothing there either
-    name = _TARGETS.get(compare.target)
-    return holds(0, 0) if name is None else holds(getattr(kv, name), getattr(compare, name))
+    target = compare.target
+    if target == _VALUE:
+        return holds(value_of(kv), compare.value)
+    name, tag = _NUMBERS.get(target, ("", 0))
+    return holds(number_of(kv, tag), getattr(compare, name)) if name else holds(0, 0)

@@ -87,10 +87,9 @@ class KvExecutor:
 
     def txn(self, request: TxnRequest) -> bytes:
         """Apply a Txn; return the TxnResponse.  Raises what its pre-check finds, without any effect."""
-        before = self._store.live_view()
-        plan = Plan(before, request)
-        plan.check(before, self._leases.exists)
         transaction = self._store.transaction(self._leases)
+        plan = Plan(transaction, request)
+        plan.check(transaction, self._leases.exists)
         answer = plan.run(_TransactionExecutor(transaction))
         return self._end(transaction) + answer
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+make_tuple = tuple.__new__
+"""As the class of a tuple's own call, at three fifths of the cost: every put makes an Event and a Revised."""
+
 
 class EventType(IntEnum):
     """What happened to the key (on the wire: never renumber)."""

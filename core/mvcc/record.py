@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from core.mvcc.varint import read_varint, signed, varint
+from core.mvcc.varint import SMALL, TWO_BYTES_END, read_varint, signed, varint
 
 RECORD_TAG = 0x12
 POINTER_TAG = b"\x00"
@@ -30,19 +30,25 @@ class KeyValue(NamedTuple):
     lease: int
 
 
-class Succession(NamedTuple):
-    """What a put takes over from the record that it replaces."""
-
-    create_revision: bytes
-    version: int
-    lease: int
-
-
 def encode_kv(key: bytes, create_revision: bytes, mod_revision: bytes, version: int, value: bytes, lease: int) -> bytes:
     """Return the wire form; both revisions come already encoded, since a put has them so."""
-    head = b"\x0a%b%b\x10%b\x18%b\x20%b" % (varint(len(key)), key, create_revision, mod_revision, varint(version))
-    tail = b"\x30" + varint(lease) if lease else b""
-    return b"%b\x2a%b%b%b" % (head, varint(len(value)), value, tail) if value else head + tail
+    key_size, size = len(key), len(value)
+    key_digits = SMALL[key_size] if key_size < TWO_BYTES_END else varint(key_size)
+    version_digits = SMALL[version] if version < TWO_BYTES_END else varint(version)
+    if not value:
+        kv = b"\x0a%b%b\x10%b\x18%b\x20%b" % (key_digits, key, create_revision, mod_revision, version_digits)
+    else:
+        digits = SMALL[size] if size < TWO_BYTES_END else varint(size)
+        kv = b"\x0a%b%b\x10%b\x18%b\x20%b\x2a%b%b" % (
+            key_digits,
+            key,
+            create_revision,
+            mod_revision,
+            version_digits,
+            digits,
+            value,
+        )
+    return kv + b"\x30" + varint(lease) if lease else kv
 
 
 def encode_key_only(key: bytes) -> bytes:
@@ -57,19 +63,25 @@ def encode_deleted(key: bytes, mod_revision: bytes) -> bytes:
 
 def tagged(kv: bytes) -> bytes:
     """Return *kv* as it stands in an answer."""
-    return b"\x12%b%b" % (varint(len(kv)), kv)
+    size = len(kv)
+    return b"\x12%b%b" % (SMALL[size] if size < TWO_BYTES_END else varint(size), kv)
 
 
 def untagged(record: bytes) -> bytes:
     """Return the KeyValue of an inline live record."""
     if record[1] < 0x80:
         return record[2:]
+    if record[2] < 0x80:
+        return record[3:]
     _, start = read_varint(record, 1)
     return record[start:]
 
 
-def succession(kv: bytes, key: bytes) -> Succession:
-    """Read what the next put of *key* needs of its present *kv*, and no more: this runs for every overwrite."""
+def succession(kv: bytes, key: bytes) -> tuple[bytes, int, int]:
+    """Return what the next put of *key* takes over from its present *kv*: create_revision, encoded; version; lease.
+
+    It reads no more than that: this runs for every overwrite.
+    """
     length = len(key)
     at = length + (4 if length >= 0x4000 else 3 if length >= 0x80 else 2)
     if length >= 0x200000:
@@ -83,12 +95,16 @@ def succession(kv: bytes, key: bytes) -> Succession:
     at += 1  # the tag of mod_revision
     while kv[at] >= 0x80:
         at += 1
-    version, at = read_varint(kv, at + 2)
-    if at < len(kv) and kv[at] == 0x2A:
+    version = kv[at + 2]
+    at += 3
+    if version >= 0x80:
+        version, at = read_varint(kv, at - 1)
+    end = len(kv)
+    if at < end and kv[at] == 0x2A:
         size, at = read_varint(kv, at + 1)
         at += size
-    lease = signed(read_varint(kv, at + 1)[0]) if at < len(kv) else 0
-    return Succession(create_revision, version, lease)
+    lease = signed(read_varint(kv, at + 1)[0]) if at < end else 0
+    return create_revision, version, lease
 
 
 def decode_kv(kv: bytes) -> KeyValue:
@@ -114,6 +130,24 @@ def decode_kv(kv: bytes) -> KeyValue:
         else:
             lease = signed(number)
     return KeyValue(key, create_revision, mod_revision, version, value, lease)
+
+
+def number_of(kv: bytes, tag: int) -> int:
+    """Return only the number with this *tag* of a KeyValue; 0 if it has none, or is empty."""
+    at, end = 0, len(kv)
+    while at < end:
+        found = kv[at]
+        number, at = read_varint(kv, at + 1)
+        if found == tag:
+            return signed(number)
+        if found in {0x0A, 0x2A}:
+            at += number
+    return 0
+
+
+def value_of(kv: bytes) -> bytes:
+    """Return only the value; an empty *kv* has the empty one."""
+    return decode_kv(kv).value if kv else b""
 
 
 def mod_revision_of(kv: bytes) -> int:

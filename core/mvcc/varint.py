@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-_TWO_BYTES_MAX = 1 << 14
+TWO_BYTES_END = 1 << 14
 _UINT64_MASK = 0xFFFFFFFFFFFFFFFF
 _SIGN_BIT = 1 << 63
 
 
-INNER = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(_TWO_BYTES_MAX))
+INNER = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(TWO_BYTES_END))
 """14 bits as two bytes that others follow."""
-_SMALL = tuple(
-    bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
-    for number in range(_TWO_BYTES_MAX)
+SMALL = tuple(
+    bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7)) for number in range(TWO_BYTES_END)
 )
-"""14 bits as the last, or only, bytes of a number.  Looking up takes a tenth of making."""
+"""14 bits as the last, or only, bytes of a number.  Looking up takes a tenth of making; hot code does it by itself."""
 
 
 def varint(number: int) -> bytes:
     """Return an unsigned or, as int64 fields have it, a negative *number* encoded."""
-    if 0 <= number < _TWO_BYTES_MAX:
-        return _SMALL[number]
+    if 0 <= number < TWO_BYTES_END:
+        return SMALL[number]
     number &= _UINT64_MASK
     digits = INNER[number & 0x3FFF]
     number >>= 14
-    while number >= _TWO_BYTES_MAX:
+    while number >= TWO_BYTES_END:
         digits += INNER[number & 0x3FFF]
         number >>= 14
-    return digits + _SMALL[number]
+    return digits + SMALL[number]
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:

@@ -254,6 +254,8 @@ class WatchHub:
             self._unsynced.pop(watcher, None)
 
     def _publish(self, revision: int, events: list[Event], frames: list[Frame]) -> None:
+        if not self._synced_count:
+            return
         batches: dict[WatchGroup, list[Event]] = {}
         match = self._synced.match
         for event in events:

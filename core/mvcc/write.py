@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.mvcc.event import Event, EventType, Revised
+from core.mvcc.event import Event, EventType, Revised, make_tuple
 from core.mvcc.keyspace import CURRENT, TOMBSTONE, attached_key, history_key, record_key
 from core.mvcc.record import (
     INLINE_SIZE_BYTES_MAX,
@@ -27,6 +27,9 @@ from core.mvcc.view import View
 
 if TYPE_CHECKING:
     from core.mvcc.store import LeaseAttachments, Store
+
+
+_PUT = EventType.PUT
 
 
 class WriteTransaction:
@@ -60,6 +63,11 @@ class WriteTransaction:
     def revision(self) -> int:
         """The revision that a read sees now: one higher once a key was changed."""
         return self._main if self._events else self._main - 1
+
+    @property
+    def compact_revision(self) -> int:
+        """Reads below it are refused."""
+        return self._store.compact_revision
 
     @property
     def write_revision(self) -> int:
@@ -114,8 +122,8 @@ class WriteTransaction:
         self._current[CURRENT + key] = tagged(kv) if len(kv) <= INLINE_SIZE_BYTES_MAX else POINTER_TAG + at
         if lease != old_lease:
             self._move(key, old_lease, lease)
-        prev_kv = None if before is None else self._before_main(key, before)
-        events.append(Event(EventType.PUT, key, kv, prev_kv))
+        prev_kv = self._before_main(key, before) if events and before is not None else before
+        events.append(make_tuple(Event, (_PUT, key, kv, prev_kv)))
         return before
 
     def delete_range(self, key: bytes, range_end: bytes) -> list[tuple[bytes, bytes]]:
@@ -137,7 +145,7 @@ class WriteTransaction:
         if not self._events:
             return None
         self._store.revision = self._main
-        return Revised(self._main, self._events)
+        return make_tuple(Revised, (self._main, self._events))
 
     def _delete(self, key: bytes, before: bytes) -> None:
         main = self._main
@@ -146,11 +154,12 @@ class WriteTransaction:
         self._history[history_key(key, main, sub)] = TOMBSTONE
         self._current[CURRENT + key] = None
         self._store.ranks.deleted(key)
-        lease = succession(before, key).lease
+        _, _, lease = succession(before, key)
         if lease:
             self._move(key, lease, 0)
         kv = encode_deleted(key, self._encoded_main)
-        self._events.append(Event(EventType.DELETE, key, kv, self._before_main(key, before)))
+        prev_kv = self._before_main(key, before) if self._events else before
+        self._events.append(Event(EventType.DELETE, key, kv, prev_kv))
 
     def _move(self, key: bytes, old_lease: int, lease: int) -> None:
         if old_lease:
@@ -163,6 +172,6 @@ class WriteTransaction:
     def _before_main(self, key: bytes, before: bytes) -> bytes | None:
         """Return the key's KeyValue before this transaction, of which *before* may be a change already."""
         events = self._events
-        if not events or mod_revision_of(before) != self._main:
+        if mod_revision_of(before) != self._main:
             return before
         return next(event.prev_kv for event in events if event.key == key)
