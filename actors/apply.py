@@ -58,11 +58,11 @@ if TYPE_CHECKING:
     from core.errors import EtcdError
     from core.mvcc.view import View
 
-RANK_KEYS_PER_STEP = 5000
-"""Keys read into the count index in one step: about 5 ms."""
+STEP_S = 0.004
+"""After so long a step of the background work ends, however little it has done: requests wait for it."""
 
-REVISIONS_PER_STEP_MAX = 500
-"""Revisions removed in one step of a compaction, whatever batch limit is configured: about 5 ms."""
+RANK_KEYS_AT_ONCE = 250
+"""Keys read into the count index between two looks at the time."""
 
 
 MEASURE_S = 1.0
@@ -87,6 +87,7 @@ class CompactionPace(NamedTuple):
     """How fast background work goes on."""
 
     revisions_per_step: int
+    """At most; a step that takes long ends sooner."""
     pause_s: float
 
 
@@ -381,10 +382,13 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             self._later(self._compaction.pause_s, Delivery(self.actor_ref, _Step()))
 
     def _step(self) -> None:
-        store = self._store
-        ranked = store.build_ranks_step(RANK_KEYS_PER_STEP)
-        started_s = self._clock.monotonic_s()
-        compacted = store.compaction_step(min(self._compaction.revisions_per_step, REVISIONS_PER_STEP_MAX))
+        store, now = self._store, self._clock.monotonic_s
+        until_s = now() + STEP_S
+        ranked = store.build_ranks_step(RANK_KEYS_AT_ONCE)
+        while not ranked and now() < until_s:
+            ranked = store.build_ranks_step(RANK_KEYS_AT_ONCE)
+        started_s = now()
+        compacted = store.compaction_step(self._compaction.revisions_per_step, lambda: now() >= until_s)
         if self._numbers.compaction_began_s is not None:
             now_s = self._clock.monotonic_s()
             self._numbers.compaction_step(now_s - started_s, now_s, self._clock.wall_s(), finished=compacted)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from sortedcontainers import SortedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    Find = Callable[[bytes, bytes], tuple[bytes, bytes] | None]
 
 
 class Reader(Protocol):
@@ -29,6 +31,13 @@ class Reader(Protocol):
 
     def scan_values(self, start: bytes, stop: bytes) -> Iterator[bytes]:
         """Return values in the order of their keys."""
+
+    def finder(self) -> Find:
+        """Return what finds the last key of [start, stop) and its value, or None, in the map as it stands now.
+
+        For many look-ups.  It stops at what it finds, where a reverse scan may first read on behind it, through
+        whatever was removed there.
+        """
 
 
 class Backend(Reader, Protocol):
@@ -83,6 +92,16 @@ class MemoryReader:
         items = self._items
         return (items[key] for key in self.scan_keys(start, stop))
 
+    def finder(self) -> Find:
+        """See Reader."""
+        items = self._items
+
+        def last(start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+            key = next(items.irange(start, stop, inclusive=(True, False), reverse=True), None)
+            return None if key is None else (key, items[key])
+
+        return last
+
 
 class MemoryBackend(MemoryReader):
     """The fake: it forgets what was not synced when crash() is called, as a machine that lost power may."""
@@ -96,6 +115,11 @@ class MemoryBackend(MemoryReader):
         """See Reader.  The map is copied at the next write, so that the scan does not see it."""
         self._shared = True
         return super().scan_keys(start, stop, reverse=reverse)
+
+    def finder(self) -> Find:
+        """See Reader.  The map is copied at the next write, as for a scan."""
+        self._shared = True
+        return super().finder()
 
     def snapshot(self) -> Reader:
         """See Backend.  The map is copied at the next write, not here."""

@@ -11,7 +11,6 @@ Marks in bucket meta are etcd's: scheduledCompactRev before removal, finishedCom
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from core.errors import Compacted, FutureRevision
@@ -21,16 +20,17 @@ from core.mvcc.keyspace import (
     Bucket,
     history_key,
     history_prefix,
-    history_revision,
     record_key,
     record_key_of_history,
     record_revision,
     record_start,
 )
-from core.mvcc.record import key_of
+from core.mvcc.record import key_of, succession
 
 if TYPE_CHECKING:
-    from core.mvcc.backend import Reader
+    from collections.abc import Callable
+
+    from core.mvcc.backend import Find, Reader
     from core.mvcc.staging import Staging
 
 NEVER = -1
@@ -39,6 +39,8 @@ _SCHEDULED = Bucket.META.prefix + b"scheduledCompactRev"
 _FINISHED = Bucket.META.prefix + b"finishedCompactRev"
 _WALKED_PER_REMOVED = 4
 """A step also ends after reading so many times its limit, where there is little to remove."""
+_WALKED_PER_LOOK = 16
+"""Revisions read between two looks at the time, which cost as much as one or two of them."""
 
 
 class Compaction:
@@ -72,10 +74,11 @@ class Compaction:
         self._targets.append(revision)
         self._staging.others[_SCHEDULED] = _mark(revision)
 
-    def step(self, limit: int) -> bool:
+    def step(self, limit: int, spent: Callable[[], bool]) -> bool:
         """Remove at most *limit* revisions, as a batch of its own; True when nothing is left.
 
-        The mark must have been flushed: history may only go after the store knows that it is gone.
+        It ends early soon after *spent* says that its time is up.  The mark must have been flushed: history may only go
+        after the store knows that it is gone.
         """
         assert not self._staging, len(self._staging)
         if not self._targets:
@@ -83,17 +86,19 @@ class Compaction:
         backend = self._staging.backend
         target = self._targets[0]
         removed: dict[bytes, bytes | None] = {}
+        superseded = _Superseded(backend.finder(), target)
         walk = backend.scan(self._cursor, record_start(target + 1))
-        for at, kv in islice(walk, limit * _WALKED_PER_REMOVED):
-            doomed = _superseded_by(backend, at, kv, target)
+        for walked_count, (at, kv) in enumerate(walk, 1):
+            doomed = superseded.by(at, kv)
             if removed and len(removed) + len(doomed) > 2 * limit:  # two records a revision
                 break
             removed.update(doomed)
             self.removed_count += len(doomed) // 2
             self._cursor = at + b"\x00"
+            if walked_count == limit * _WALKED_PER_REMOVED or (walked_count % _WALKED_PER_LOOK == 0 and spent()):
+                break
         else:
-            if next(walk, None) is None:
-                self._finish(removed)
+            self._finish(removed)
         if removed:
             backend.write(removed.items())
         return not self._targets
@@ -104,22 +109,44 @@ class Compaction:
         removed[_FINISHED] = _mark(self._finished)
 
 
-def _superseded_by(reader: Reader, at: bytes, kv: bytes, target: int) -> dict[bytes, None]:
-    """Return all that may go because of the record *at*: its predecessor, and itself if a tombstone below *target*."""
-    main, sub, tombstone = record_revision(at)
-    key = key_of(kv)
-    own = history_key(key, main, sub)
-    doomed: dict[bytes, None] = {}
-    before = next(reader.scan(history_prefix(key), own, reverse=True), None)
-    if before is not None:
-        history, mark = before
-        if mark != TOMBSTONE:
-            doomed[history] = doomed[record_key_of_history(history)] = None
-        elif history_revision(history)[0] < target:
-            doomed[history] = doomed[record_key_of_history(history) + TOMBSTONE] = None
-    if tombstone and main < target:
-        doomed[own] = doomed[at] = None
-    return doomed
+class _Superseded:
+    """What the records of one walk, shown in their order, make superfluous at *target*.
+
+    A revision's predecessor is looked up at most once for each key: from then on it is the one shown before.
+    """
+
+    __slots__ = ("_find", "_newest", "_target")
+
+    def __init__(self, find: Find, target: int) -> None:
+        self._find = find
+        self._target = target
+        self._newest: dict[bytes, bytes] = {}
+        """The history key of each key's newest change, where that is a put."""
+
+    def by(self, at: bytes, kv: bytes) -> dict[bytes, None]:
+        """Return all that may go because of the record *at*: the put before it, and itself if a tombstone."""
+        if not kv:  # etcd's tools mark a raised revision so: it is nobody's change
+            return {}
+        main, sub, tombstone = record_revision(at)
+        key = key_of(kv)
+        own = history_key(key, main, sub)
+        doomed: dict[bytes, None] = {}
+        before = self._newest.pop(key, None)
+        if before is None and (tombstone or _version(kv, key) > 1):
+            found = self._find(history_prefix(key), own)
+            before = None if found is None or found[1] == TOMBSTONE else found[0]
+        if before is not None:
+            doomed[before] = doomed[record_key_of_history(before)] = None
+        if not tombstone:
+            self._newest[key] = own
+        elif main < self._target:
+            doomed[own] = doomed[at] = None
+        return doomed
+
+
+def _version(kv: bytes, key: bytes) -> int:
+    _, version, _ = succession(kv, key)
+    return version
 
 
 def _mark(revision: int) -> bytes:

@@ -20,6 +20,7 @@ from core.mvcc.keyspace import (
     history_revision,
     record_revision,
     record_start,
+    revision_suffix,
     unescape,
 )
 from core.mvcc.record import key_of
@@ -125,13 +126,16 @@ def _hash(view: View, made: HashKv, crc32c: Crc32c, also_kept: Iterable[bytes]) 
     parts: list[bytes] = []
     keeps_any = made.compact_revision < 0 or _keeps_any(view, made.revision, also_kept)
     kept_at = made.revision if keeps_any else made.compact_revision
+    newest = view.reader.finder()
+    below = revision_suffix(kept_at + 1)
     for at, kv in view.reader.scan(record_start(0), record_start(made.revision + 1)):
         main, sub, tombstone = record_revision(at)
         if main <= made.compact_revision:
             if tombstone and main == made.compact_revision:
                 continue
             key = key_of(kv)
-            if tombstone or view.last_change(key, kept_at) != (main, sub, False):
+            history = history_prefix(key)
+            if tombstone or newest(history, history + below) != (history_key(key, main, sub), b""):
                 continue
             if keeps_any and _follows_tombstone(view, key, main, sub, made.revision):
                 continue
@@ -160,5 +164,5 @@ def _follows_tombstone(view: View, key: bytes, main: int, sub: int, revision: in
     if main != revision or sub == 0:
         return False
     prefix = history_prefix(key)
-    before = next(view.reader.scan(prefix, history_key(key, main, sub), reverse=True), None)
+    before = view.reader.finder()(prefix, history_key(key, main, sub))
     return before is not None and before[1] == TOMBSTONE and history_revision(before[0])[0] == main

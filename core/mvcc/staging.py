@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from core.mvcc.backend import Backend
+    from core.mvcc.backend import Backend, Find
 
 _CURRENT = ord("c")
 _RECORDS = ord("r")
@@ -70,6 +70,24 @@ class Staging:
         if self._space(start):
             return (value for _, value in self.scan(start, stop))
         return self.backend.scan_values(start, stop)
+
+    def finder(self) -> Find:
+        """See Reader."""
+        committed = self.backend.finder()
+
+        def last(start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+            staged = self._space(start)
+            for key in sorted([key for key in staged if start <= key < stop], reverse=True):
+                found = committed(key + b"\x00", stop)
+                if found is not None:
+                    return found
+                value = staged[key]
+                if value is not None:
+                    return key, value
+                stop = key
+            return committed(start, stop)
+
+        return last
 
     def _space(self, key: bytes) -> dict[bytes, bytes | None]:
         prefix = key[0]

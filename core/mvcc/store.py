@@ -29,6 +29,11 @@ _APPLIED_INDEX = Bucket.META.prefix + b"consistent_index"
 _APPLIED_TERM = Bucket.META.prefix + b"term"
 
 
+def never() -> bool:
+    """Say that there is time enough."""
+    return False
+
+
 class LeaseAttachments(Protocol):
     """Who keeps which live keys hang on which lease."""
 
@@ -146,9 +151,12 @@ class Store:
         """
         self.compaction.begin(revision, self.revision)
 
-    def compaction_step(self, limit: int) -> bool:
-        """Remove at most *limit* superseded revisions; True when nothing is left.  Call it between flushes."""
-        return self.compaction.step(limit)
+    def compaction_step(self, limit: int, spent: Callable[[], bool] = never) -> bool:
+        """Remove at most *limit* superseded revisions; True when nothing is left.  Call it between flushes.
+
+        It ends early soon after *spent* says that its time is up.
+        """
+        return self.compaction.step(limit, spent)
 
     def bucket_get(self, bucket: Bucket, key: bytes) -> bytes | None:
         """Return what *bucket* holds under *key*, or None."""

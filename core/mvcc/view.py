@@ -209,9 +209,7 @@ class View:
 
     def _newest(self, prefix: bytes, below: int) -> tuple[bytes, bytes] | None:
         """Return the history entry under *prefix* of the highest revision with main below *below*."""
-        for item in self.reader.scan(prefix, prefix + revision_suffix(below), reverse=True):
-            return item
-        return None
+        return self.reader.finder()(prefix, prefix + revision_suffix(below))
 
     def _follow(self, pointer: bytes) -> bytes:
         kv = self.reader.get(pointer[1:])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from actors import apply as apply_module
-from actors.apply import MEASURE_S, ApplyActor, CompactionPace, SnapshotPolicy
+from actors.apply import MEASURE_S, STEP_S, ApplyActor, CompactionPace, SnapshotPolicy
 from actors.messages.apply import (
     ApplyEntries,
     Defragment,
@@ -52,7 +52,7 @@ from proto.rpc_pb2 import (
 )
 from tests.actors.home import TestHome
 from tests.entries import MEMBER, MINIMUM_TTL_S, Log, contents, make_applier
-from tests.fakes import Told
+from tests.fakes import FakeClock, Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,10 +65,26 @@ SLOW_S = 0.1
 OWNER = 2
 
 
+class PassingClock(FakeClock):
+    """Half of a step's time goes by between two looks."""
+
+    def monotonic_s(self) -> float:
+        self.pass_s(STEP_S / 2)
+        return super().monotonic_s()
+
+
 class Machine:
     """An ApplyActor on a store in memory, and everybody whom it tells."""
 
-    def __init__(self, *, snapshot_entries: int = 1000, quota_bytes: int | None = None, last_snapshot: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        snapshot_entries: int = 1000,
+        quota_bytes: int | None = None,
+        last_snapshot: int = 0,
+        revisions_per_step: int = 1,
+        clock: FakeClock | None = None,
+    ) -> None:
         self.home = TestHome()
         self.backend = MemoryBackend()
         self.coming: Sequence[tuple[bytes, bytes]] = ()
@@ -87,11 +103,11 @@ class Machine:
             checker=self.checker,
             defragmenter=self.defragmenter,
             later=self.home.later,
-            clock=self.home.clock,
+            clock=clock or self.home.clock,
             replace_store=self._replace_store,
             snapshot=SnapshotPolicy(snapshot_entries, Index(last_snapshot)),
             slow_apply_s=SLOW_S,
-            compaction=CompactionPace(revisions_per_step=1, pause_s=PAUSE_S),
+            compaction=CompactionPace(revisions_per_step, PAUSE_S),
             logger=self.home.logger,
         )
 
@@ -278,6 +294,20 @@ def test_compaction_goes_on_in_steps_with_pauses(machine: Machine) -> None:
         left.append(len(list(machine.applier.store.view().revisions())))
     assert left[0] > left[-1] == 1
     assert len(left) > 2
+
+
+def test_a_step_of_a_compaction_ends_when_its_time_is_up() -> None:
+    """A batch of a thousand revisions may take long; whoever writes meanwhile waits for a few milliseconds only."""
+    machine = Machine(revisions_per_step=1000, clock=PassingClock())
+    machine.apply(*[machine.log.put(b"a") for _ in range(200)])
+    machine.apply(machine.log.request(compaction=CompactionRequest(revision=201))[0])
+    left = []
+    while machine.home.later:
+        machine.home.later.advance(PAUSE_S)
+        machine.home.run()
+        left.append(len(list(machine.applier.store.view().revisions())))
+    assert 100 < left[0] < 200
+    assert left[-1] == 1
 
 
 def test_what_a_compaction_leaves_is_hashed_and_kept_for_members_to_compare(machine: Machine) -> None:

@@ -45,6 +45,30 @@ def test_scans_include_start_exclude_stop_in_both_directions(backend: Backend) -
     assert list(backend.scan(b"k1", b"k3", reverse=True)) == [(b"k2", b"v2"), (b"k1", b"v1")]
 
 
+def test_the_last_of_a_range_is_found(backend: Backend) -> None:
+    """The version of a key before a revision is looked up so: a neighbour's must never be taken for it."""
+    _fill(backend)
+    backend.write([(b"k2", None)])
+    last = backend.finder()
+    assert last(b"k0", b"k4") == (b"k3", b"v3")
+    assert last(b"k1", b"k3") == (b"k1", b"v1")
+    assert last(b"k2", b"k3") is None
+    assert last(b"a", b"k0") is None
+    assert last(b"k0", b"z") == (b"k4", b"v4")
+    assert last(b"z", b"zz") is None
+    for start, stop in ((b"k1", b"k1"), (b"k3", b"k1")):
+        assert last(start, stop) is None
+
+
+def test_a_finder_does_not_see_later_writes(backend: Backend) -> None:
+    """One is used for a whole step or hash, of the map as it was at the beginning."""
+    _fill(backend)
+    last, of_snapshot = backend.finder(), backend.snapshot().finder()
+    backend.write([(b"k4", None), (b"k5", b"new")])
+    assert last(b"k", b"l") == of_snapshot(b"k", b"l") == (b"k4", b"v4")
+    assert backend.finder()(b"k", b"l") == (b"k5", b"new")
+
+
 def test_an_empty_or_backward_range_is_empty(backend: Backend) -> None:
     """A client may ask for a range whose end is at or before its key, and gets nothing."""
     _fill(backend)

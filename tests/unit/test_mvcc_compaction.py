@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import google_crc32c
 import pytest
 
@@ -19,6 +21,24 @@ from core.mvcc.hashing import (
 from core.mvcc.keyspace import Bucket, history_key, record_key
 from core.mvcc.record import decode_kv
 from core.mvcc.store import Store
+
+if TYPE_CHECKING:
+    from core.mvcc.backend import Find
+
+
+class CountingBackend(MemoryBackend):
+    """Counts what is looked up."""
+
+    found_count = 0
+
+    def finder(self) -> Find:
+        find = super().finder()
+
+        def counted(start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+            self.found_count += 1
+            return find(start, stop)
+
+        return counted
 
 
 class Bench:
@@ -222,6 +242,38 @@ def test_a_step_is_bounded_even_where_nothing_is_removed() -> None:
         steps += 1
     assert steps > 4
     assert len(bench.stored()) == 100
+
+
+def test_a_step_ends_when_its_time_is_up() -> None:
+    """How long a revision takes is the disk's business: requests wait for a step, so time bounds it, too."""
+    bench = Bench()
+    for _ in range(100):
+        bench.put(b"a")  # revisions 2 to 101
+    bench.compact(101)
+    assert not bench.store.compaction_step(1000, lambda: True)
+    assert 0 < bench.store.compaction.removed_count < 50
+    while not bench.store.compaction_step(1000, lambda: True):
+        pass
+    assert bench.stored() == [(101, False)]
+
+
+def test_one_step_looks_for_a_keys_older_version_at_most_once() -> None:
+    """Often a few keys change all the time, and a look-up costs several times what the walk does."""
+    bench = Bench(CountingBackend())
+    for _ in range(100):
+        bench.put(b"a")
+        bench.put(b"b")
+    for number in range(100):
+        bench.put(b"new%d" % number)
+    bench.delete(b"b")
+    bench.compact(302)
+    counting = bench.backend
+    assert isinstance(counting, CountingBackend)
+    steps = 1
+    while not bench.store.compaction_step(60):
+        steps += 1
+    assert 0 < counting.found_count <= 2 * steps
+    assert bench.stored() == [(main, main == 302) for main in (200, *range(202, 303))]
 
 
 def test_the_revision_is_at_least_the_compact_revision() -> None:
