@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, final
 
 import pykka
 from pykka.messages import _ActorStop
@@ -83,7 +83,7 @@ class NodeActor(pykka.ThreadingActor, Generic[M]):
     def __init__(self, home: Home, /) -> None:
         self._home = home
         super().__init__()
-        self._actor_ref = NodeRef(self)
+        self._actor_ref = self.actor_ref = NodeRef(self)
 
     def setup(self) -> None:
         """Prepare, on the actor's own thread, before the first message."""
@@ -133,6 +133,8 @@ class NodeActor(pykka.ThreadingActor, Generic[M]):
             raise
 
     actor_inbox: Mailbox
+    actor_ref: NodeRef = cast("NodeRef", None)
+    """Where to reach this actor.  An attribute: Pykka's property is one more call for every message to oneself."""
 
     def _create_actor_inbox(self) -> Mailbox:  # type: ignore[override]  # static in Pykka, which calls it on self
         return self._home.make_inbox(self)

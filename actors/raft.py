@@ -260,16 +260,18 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         if not node.leader_id:
             self._hasten_election()
         # What a follower may still need stays in memory, as far as it is no burden; beyond that it gets a snapshot.
-        keep_from = index - self._catch_up_entries
+        log, keep_from = node.log, index - self._catch_up_entries
+        if keep_from - log.first < COMPACT_EVERY_ENTRIES and log.bytes_after(log.first) <= LOG_BYTES_ALONE_MAX:
+            return
         alone = node.conf_state.voters == (node.id,) and not node.conf_state.learners
         awaiting = [each for each in node.progress.values() if each.state is ProgressState.SNAPSHOT]
         if awaiting:  # who gets a snapshot will need what follows it
             keep_from = min(keep_from, *(progress.snapshot_index for progress in awaiting))
-            if keep_from - node.log.first >= COMPACT_EVERY_ENTRIES:
+            if keep_from - log.first >= COMPACT_EVERY_ENTRIES:
                 node.compact(Index(keep_from))
-        elif node.log.bytes_after(node.log.first) > (LOG_BYTES_ALONE_MAX if alone else LOG_BYTES_MAX):
+        elif log.bytes_after(log.first) > (LOG_BYTES_ALONE_MAX if alone else LOG_BYTES_MAX):
             node.compact(index)
-        elif keep_from - node.log.first >= COMPACT_EVERY_ENTRIES:
+        elif keep_from - log.first >= COMPACT_EVERY_ENTRIES:
             node.compact(Index(keep_from))
 
     def _hasten_election(self) -> None:
@@ -346,9 +348,11 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
 
     def _notice_role(self) -> None:
         node = self._node
-        role = RoleIs(node.term, node.leader_id, is_leader=node.role is Role.LEADER)
-        if role == self._role:
+        term, leader, led = self._role
+        leads = node.role is Role.LEADER
+        if leader == node.leader_id and term == node.term and led is leads:
             return
+        role = RoleIs(node.term, node.leader_id, leads)
         if role.leader and role.leader != self._last_leader:
             self._last_leader = role.leader
             self._leader_changes += 1

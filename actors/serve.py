@@ -150,6 +150,10 @@ HTTP_DEFAULT = HttpOptions()
 class Engine(Protocol):
     """Accepts connections and carries calls; lives on this actor's loop."""
 
+    @property
+    def delivering(self) -> bool:
+        """Whether calls come in right now, of whose end it will tell."""
+
     async def start(self) -> None:
         """Accept connections from now on."""
 
@@ -454,7 +458,8 @@ class ServeActor(NodeActor[ServeMessage]):
         # What other sockets have ready in this round of the loop joins the batch.
         self._flush_scheduled = True
         self._turn_s = self._loop.time()
-        self._loop.call_soon(self._flush)
+        if not self._engine.delivering:  # else the end of the batch is near
+            self._loop.call_soon(self._flush)
 
     def _end_batch(self) -> None:
         # The engine writes answers when this returns: what the node can answer at once leaves in the same write.

@@ -115,6 +115,8 @@ def http_options(config: Config, serves: Serves, logger: structlog.stdlib.BoundL
 class GrpcioEngine:
     """A grpcio listener, which binds its port itself, as the actors' Engine."""
 
+    delivering = False
+
     def __init__(self, listener: GrpcioListener, address: str) -> None:
         self._listener = listener
         self._address = address
@@ -147,6 +149,14 @@ class NativeEngine:
         for listener, listening in self._listeners:
             await listener.start([listening])
 
+    @property
+    def delivering(self) -> bool:
+        """See Engine."""
+        for listener, _ in self._listeners:  # noqa: SIM110 - asked for every batch
+            if listener.delivering:
+                return True
+        return False
+
     def flush(self) -> None:
         """See Engine."""
         for listener, _ in self._listeners:
@@ -165,6 +175,8 @@ class NativeEngine:
 
 class InsideEngine:
     """The engine of the listener that extensions call: it has no socket, and hands its routes to *gate*."""
+
+    delivering = False
 
     def __init__(self, gate: Address[RoutesAre], routes: Routes) -> None:
         gate.tell(RoutesAre(routes))

@@ -93,6 +93,8 @@ class Commons:
         """Set while there is no connection."""
         self.empty.set()
         self.draining = False
+        self.delivering = False
+        """Whether a connection is handing requests to services, of which *on_batch_end* will tell the end."""
         self._call_soon = scheduler.call_soon
         self._on_batch_end = on_batch_end
         self._scheduled = False
@@ -136,6 +138,7 @@ class Commons:
 
     def delivered(self, read_s: float) -> None:
         """Note that requests may have been handed to services in this turn, from a read that began at *read_s*."""
+        self.delivering = False
         if self._on_batch_end is None:
             return
         self._undelivered_end = True

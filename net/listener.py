@@ -85,6 +85,11 @@ class NativeListener:
             self._servers.append(await create(make, sock=sock, backlog=ACCEPTS_A_TURN))
             sock.listen(BACKLOG)
 
+    @property
+    def delivering(self) -> bool:
+        """Whether requests are being handed to services, so that *on_batch_end* is sure to come."""
+        return self._commons is not None and self._commons.delivering
+
     def flush(self) -> None:
         """Send what has been answered to a lone client now, instead of at the end of this turn of the loop."""
         if self._commons is not None:

@@ -47,6 +47,8 @@ TICK_S = 0.1
 class Engine:
     """What stands for a listener's engine: clients call its routes."""
 
+    delivering = False
+
     def __init__(self, routes: Routes) -> None:
         self.routes = routes
         self.open = False

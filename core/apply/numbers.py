@@ -77,20 +77,28 @@ class ApplyNumbers:
         """
         share_s = took_s / len(entries)
         requests = [entry.data[:1] for entry in entries if entry.data]
-        counts = Counter(requests)
+        if not requests:
+            return
+        refused = []
         if len(outcomes) == len(requests):  # else some changed the members, or were applied before
-            refused = Counter(
-                kind for kind, (_, outcome) in zip(requests, outcomes, strict=True) if not isinstance(outcome, bytes)
-            )
-            counts -= refused
-            for kind, count in refused.items():
-                self._apply_times_of(kind, "false").observe(share_s, count)
+            refused = [at for at, (_, outcome) in enumerate(outcomes) if type(outcome) is not bytes]
+        if not refused and requests.count(requests[0]) == len(requests):  # as most batches are
+            self._apply_times_of(requests[0], "true").observe(share_s, len(requests))
+            return
+        counts = Counter(requests)
+        for kind, count in Counter([requests[at] for at in refused]).items():
+            counts[kind] -= count
+            self._apply_times_of(kind, "false").observe(share_s, count)
         for kind, count in counts.items():
-            self._apply_times_of(kind, "true").observe(share_s, count)
+            if count:
+                self._apply_times_of(kind, "true").observe(share_s, count)
 
     def _apply_times_of(self, kind: bytes, success: str) -> Histogram:
         labels = ("v3", OPERATIONS.get(kind, OTHER), success)
-        return self._apply_times.setdefault(labels, Histogram(APPLY_BOUNDS_S))
+        times = self._apply_times.get(labels)
+        if times is None:
+            times = self._apply_times[labels] = Histogram(APPLY_BOUNDS_S)
+        return times
 
     def compaction_step(self, took_s: float, now_s: float, wall_s: float, *, finished: bool) -> None:
         """Count one step of the compaction that is under way."""

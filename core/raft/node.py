@@ -251,16 +251,19 @@ class RaftNode:
 
     def has_ready(self) -> bool:
         """Whether take_ready has anything to hand out."""
+        term, vote, commit = self._handed_state
         return bool(
-            self._messages
+            self.log.last > self._handed
+            or self.commit != commit
+            or self._deliverable() > self._delivered
+            or self._messages
             or self._after_sync
             or self._behaviour.has_unsent
-            or self.log.last > self._handed
-            or self._deliverable() > self._delivered
             or self._reads
             or self._events
             or self._snapshot
-            or (self.term, self.vote, self.commit) != self._handed_state
+            or self.term != term
+            or self.vote != vote
         )
 
     def take_ready(self) -> Ready:

@@ -57,7 +57,9 @@ class Http2Connection(Dispatch, ReadingProtocol):
         self.holding = True
         if self._rest:
             data = self._rest + data
-        self.last_read_s = self.commons.now()
+        commons = self.commons
+        self.last_read_s = commons.now()
+        commons.delivering = True
         try:
             if not self._greeted:
                 data = self._greet(data)
@@ -68,7 +70,7 @@ class Http2Connection(Dispatch, ReadingProtocol):
         except ConnectionFaultError as fault:
             self.fail(fault.code, fault.reason)
         self.flush()
-        self.commons.delivered(self.last_read_s)
+        commons.delivered(self.last_read_s)
 
     def _greet(self, data: bytes) -> bytes:
         if len(data) < len(frames.PREFACE):

@@ -73,6 +73,8 @@ class FakeLinks:
 class FakeEngine:
     """Keeps what it is told to do."""
 
+    delivering = False
+
     def __init__(self, journal: list[str]) -> None:
         self._journal = journal
 

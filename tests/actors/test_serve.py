@@ -66,6 +66,8 @@ BODY = PutRequest(key=b"k", value=b"v").SerializeToString()
 class FakeEngine:
     """Notes what it is told to do, in the listener's journal."""
 
+    delivering = False
+
     def __init__(self, journal: list[Any], fail_on: str = "") -> None:
         self._journal = journal
         self._fail_on = fail_on

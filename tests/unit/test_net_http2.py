@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from net.http2 import frames, guard
@@ -10,7 +12,7 @@ from net.http2.frames import END_HEADERS, END_STREAM, ErrorCode, frame
 from net.http2.life import RESET_IDS_MAX
 from net.http2.sending import QUEUED_BYTES_MAX
 from net.http2.stream import STREAM_WINDOW_BYTES
-from net.rpc import Limits, Status
+from net.rpc import Call, Limits, Status
 from net.transports import LINGER_S
 from tests.unit.net_harness import Client, Frame, World, data
 
@@ -67,6 +69,27 @@ def test_batch_end_comes_once_after_all_messages() -> None:
     client.connection.data_received(b"".join(pieces[:5]))
     client.connection.data_received(b"".join(pieces[5:]))
     assert (len(client.service.held), client.service.batches - before) == (10, 0)
+    client.world.loop.turn()
+    assert client.service.batches - before == 1
+
+
+@pytest.mark.parametrize("path", ["Echo", "Raise", "Hold"])
+def test_while_calls_are_handed_over_the_end_of_the_batch_is_sure_to_come(path: str) -> None:
+    """Services wait for it instead of asking the loop for a turn of their own, so a batch without an end would hang."""
+    client = Client()
+    commons, before = client.world.commons, client.service.batches
+    seen: list[bool] = []
+    unary = dict(commons.routes.unary)
+    method = unary[f"/test.Echo/{path}"]
+
+    def looking(call: Call, message: bytes) -> None:
+        seen.append(commons.delivering)
+        method(call, message)
+
+    unary[f"/test.Echo/{path}"] = looking
+    commons.routes = replace(commons.routes, unary=unary)
+    client.connection.data_received(client.headers(1, path=path) + data(1, b"x"))
+    assert (seen, commons.delivering) == ([True], False)
     client.world.loop.turn()
     assert client.service.batches - before == 1
 
