@@ -54,8 +54,8 @@ class Home(Protocol):
     def make_inbox(self, actor: NodeActor[Any]) -> Mailbox:
         """Return the mailbox of *actor*, which is still under construction."""
 
-    def settle(self) -> None:
-        """Deliver now what was told to actors of this home, if the calling thread is the one that would do it later."""
+    def settle(self, tell: Callable[[], None]) -> None:
+        """Call *tell*, and deliver what it tells actors of this home at once, if they share the calling thread."""
 
     def start(self, actor: NodeActor[Any]) -> None:
         """Run its setup, then deliver what is told to it, until it has stopped."""

@@ -80,8 +80,9 @@ class ExtensionHome:
         """See Home."""
         return self.inbox
 
-    def settle(self) -> None:
+    def settle(self, tell: Callable[[], None]) -> None:
         """See Home: this thread is at it."""
+        tell()
 
     def start(self, actor: NodeActor[Any]) -> None:
         """See Home; never called: the actor is made on the thread that runs it."""

@@ -34,7 +34,7 @@ APART = frozenset({Envelope, Probe, Tick, _ActorStop})
 class LoopInbox:
     """The mailbox of an actor on a shared loop."""
 
-    __slots__ = ("_home", "actor", "load", "queue", "scheduled", "set_up")
+    __slots__ = ("_home", "actor", "handle", "load", "queue", "scheduled")
 
     def __init__(self, home: LoopHome, actor: NodeActor[Any]) -> None:
         self._home = home
@@ -43,7 +43,8 @@ class LoopInbox:
         self.queue: deque[Any] = deque()
         """Messages, and envelopes of those that are asked."""
         self.scheduled = False
-        self.set_up = False
+        self.handle: Callable[[Any], None] | None = None
+        """Takes what is told; None before the actor's setup."""
 
     def tell(self, message: Any, /) -> None:  # noqa: ANN401 - see Mailbox
         """Append from any thread."""
@@ -64,6 +65,26 @@ class LoopInbox:
         """Whether nothing waits."""
         return not self.queue
 
+    def set_up(self) -> Callable[[Any], None]:
+        """Run the actor's setup; return what takes its messages."""
+        self.actor._actor_loop_setup()  # noqa: SLF001 - a Pykka home
+        return self._handle_while_alive()
+
+    def deliver(self, message: Any) -> Callable[[Any], None]:  # noqa: ANN401 - see Mailbox
+        """Deliver by way of Pykka's hooks; return what takes the next ones."""
+        deliver(self.actor, enveloped(message))
+        return self._handle_while_alive()
+
+    def fail(self) -> None:
+        """Take nothing more: the actor has crashed."""
+        fail(self.actor)
+        self.handle = dropped
+        self.scheduled = True
+
+    def _handle_while_alive(self) -> Callable[[Any], None]:
+        self.handle = dropped if self.actor.actor_stopped.is_set() else self.actor.handle
+        return self.handle
+
 
 class LoopHome:
     """One thread with one asyncio loop for its actors and their sockets.
@@ -82,6 +103,7 @@ class LoopHome:
         self._inboxes: list[LoopInbox] = []
         self._scheduled = False
         self._draining = False
+        self._thread_id = 0
         self._thread = threading.Thread(target=self._run_loop, name=name)
         self._thread.start()
 
@@ -110,7 +132,7 @@ class LoopHome:
     def schedule(self, inbox: LoopInbox) -> None:
         """Have *inbox* drained soon."""
         self._ready.append(inbox)
-        if threading.get_ident() != self._thread.ident:
+        if threading.get_ident() != self._thread_id:
             # A loop that is closed has no actors left: what they are told is dropped, as Pykka drops it.
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._drain)
@@ -118,9 +140,15 @@ class LoopHome:
             self._scheduled = True
             self.loop.call_soon(self._drain)
 
-    def settle(self) -> None:
-        """Drain the mailboxes within this turn of the loop, instead of in the next one."""
-        if not self._draining and threading.get_ident() == self._thread.ident:
+    def settle(self, tell: Callable[[], None]) -> None:
+        """Call *tell*; what it tells actors of this home is delivered in this turn of the loop, not in the next one."""
+        if self._draining or threading.get_ident() != self._thread_id:
+            tell()
+            return
+        self._draining = True  # nobody need wake the loop for what is told
+        try:
+            tell()
+        finally:
             self._drain()
 
     def close(self) -> None:
@@ -130,6 +158,7 @@ class LoopHome:
         self._thread.join()
 
     def _run_loop(self) -> None:
+        self._thread_id = threading.get_ident()
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
@@ -151,37 +180,35 @@ class LoopHome:
                 break
             inbox = ready.popleft()
             inbox.scheduled = False
-            if not inbox.set_up:
-                inbox.set_up = True
-                inbox.actor._actor_loop_setup()  # noqa: SLF001 - a Pykka home
-            count = len(inbox.queue)
-            if count:  # an inbox that was filled while it was drained comes up once more
-                self._deliver(inbox, count)
-                ended_s = now_s()
-                load = inbox.load
-                load.message_count += count
-                load.batch_count += 1
-                load.busy_s += ended_s - began_s
-                began_s = ended_s
+            handle = inbox.handle
+            if handle is None:
+                handle = inbox.set_up()
+            queue = inbox.queue
+            count = len(queue)
+            if not count:
+                continue  # it was filled while it was drained, and came up once more
+            try:
+                for _ in range(count):
+                    message = queue.popleft()
+                    if type(message) in APART:
+                        handle = inbox.deliver(message)
+                    else:
+                        handle(message)
+            except Exception as error:  # noqa: BLE001 - the process is ending; until then the others here go on
+                self.fatal(type(inbox.actor).__name__, error)
+                inbox.fail()
+                ready.append(inbox)  # what waits behind is told that it is dead
+            ended_s = now_s()
+            load = inbox.load
+            load.message_count += count
+            load.batch_count += 1
+            load.busy_s += ended_s - began_s
+            began_s = ended_s
         self._draining = False
 
-    def _deliver(self, inbox: LoopInbox, count: int) -> None:
-        actor, take = inbox.actor, inbox.queue.popleft
-        stopped = actor.actor_stopped.is_set()
-        handle = actor.handle
-        try:
-            for _ in range(count):
-                message = take()
-                if stopped or type(message) in APART:
-                    deliver(actor, enveloped(message))
-                    stopped = actor.actor_stopped.is_set()
-                else:
-                    handle(message)
-        except Exception as error:  # noqa: BLE001 - the process is ending; until then the others here go on
-            self.fatal(type(actor).__name__, error)
-            fail(actor)
-            inbox.scheduled = True
-            self._ready.append(inbox)  # what waits behind is told that it is dead
+
+def dropped(_message: object) -> None:
+    """Take what is told to an actor that has stopped."""
 
 
 def enveloped(message: Any) -> Envelope[Any]:  # noqa: ANN401 - see Mailbox

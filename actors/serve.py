@@ -463,10 +463,9 @@ class ServeActor(NodeActor[ServeMessage]):
 
     def _end_batch(self) -> None:
         # The engine writes answers when this returns: what the node can answer at once leaves in the same write.
-        self._flush()
+        self._home.settle(self._flush)
         if self.times.alike_s:
             self.times.answering(None)
-        self._home.settle()
 
     def _flush(self) -> None:
         self._flush_scheduled = False

@@ -11,6 +11,8 @@ from pykka._envelope import Envelope  # Pykka names its envelope nowhere else
 from actors.load import Load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.base import FatalHook, Mailbox, NodeActor
 
 
@@ -50,8 +52,9 @@ class ThreadHome:
         """Return each actor's load and the depth of its mailbox."""
         return [(inbox.load, inbox.qsize()) for inbox in self._inboxes]
 
-    def settle(self) -> None:
-        """Do nothing: each actor's thread is already at it."""
+    def settle(self, tell: Callable[[], None]) -> None:
+        """Call *tell*: each actor's thread is already at it."""
+        tell()
 
     def start(self, actor: NodeActor[Any]) -> None:
         """Start the actor's thread, named after its class."""

@@ -144,6 +144,7 @@ class Commons:
         self._undelivered_end = True
         self._delivering += 1
         if self._was_alone and not self._scheduled and read_s - self._turn_ended_s > ALONE_AFTER_S:
+            self._scheduled = True  # who answers in it need not ask for another
             self._end_turn()
         else:
             self._schedule()

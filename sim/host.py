@@ -172,8 +172,9 @@ class SimHome:
         """See Home."""
         return SimInbox(self, actor)
 
-    def settle(self) -> None:
+    def settle(self, tell: Callable[[], None]) -> None:
         """See Home: mailboxes are drained when the schedule says so."""
+        tell()
 
     def start(self, actor: NodeActor[Any]) -> None:
         """Run the actor's setup."""

@@ -271,8 +271,11 @@ class RaftNode:
         self._behaviour.flush()
         log, snapshot = self.log, self._snapshot
         entries = log.entries(self._handed + 1, log.last + 1) if log.last > self._handed else ()
-        before, state = self._handed_state, HardState(self.term, self.vote, self.commit)
-        must_sync = bool(entries or snapshot) or state[:2] != before[:2]
+        before = self._handed_state
+        term_moved = self.term != before.term or self.vote != before.vote
+        changed = term_moved or self.commit != before.commit
+        state = HardState(self.term, self.vote, self.commit) if changed else before
+        must_sync = bool(entries or snapshot) or term_moved
         stable = StablePoint(self.term, log.last) if must_sync else None
         if stable is not None:
             self.writes.begin(stable)
@@ -281,19 +284,22 @@ class RaftNode:
             self._messages += self._after_sync
             self._after_sync = []
         ready = Ready(
-            entries=entries,
-            hard_state=state if state != before else None,
-            snapshot=snapshot,
-            messages=tuple(self._messages),
-            after_sync=tuple(self._after_sync),
-            committed=self._take_committed(),
-            reads=tuple(self._reads),
-            events=tuple(self._events),
-            must_sync=must_sync,
-            stable=stable,
+            entries,
+            state if changed else None,
+            snapshot,
+            tuple(self._messages),
+            tuple(self._after_sync),
+            self._take_committed(),
+            tuple(self._reads),
+            tuple(self._events),
+            must_sync,
+            stable,
         )
         self._handed, self._handed_state, self._snapshot = log.last, state, None
-        self._messages, self._after_sync, self._reads, self._events = [], [], [], []
+        self._messages.clear()
+        self._after_sync.clear()
+        self._reads.clear()
+        self._events.clear()
         return ready
 
     # What the roles use.

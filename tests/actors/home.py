@@ -83,8 +83,9 @@ class TestHome:
         """Run the actor's setup."""
         actor._actor_loop_setup()
 
-    def settle(self) -> None:
-        """Do nothing: only the test delivers."""
+    def settle(self, tell: Callable[[], None]) -> None:
+        """Call *tell*: only the test delivers."""
+        tell()
 
     def build(self, make: Callable[Concatenate[Home, P], A], *args: P.args, **kwargs: P.kwargs) -> A:
         """Return an actor whose setup has not run."""

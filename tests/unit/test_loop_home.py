@@ -176,8 +176,7 @@ def test_settling_delivers_within_the_turn(home: LoopHome) -> None:
     done = threading.Event()
 
     def turn() -> None:
-        ref.tell("told in this turn")
-        home.settle()
+        home.settle(lambda: ref.tell("told in this turn"))
         seen.append(list(journal))
         done.set()
 
@@ -191,8 +190,7 @@ def test_settling_from_another_thread_leaves_it_to_the_loop(home: LoopHome) -> N
     """Actors of this home run on its thread and on no other."""
     threads: list[threading.Thread] = []
     ref = Counter.start(home, [])
-    ref.tell(lambda: threads.append(threading.current_thread()))
-    home.settle()
+    home.settle(lambda: ref.tell(lambda: threads.append(threading.current_thread())))
     ref.ask(Probe(), timeout=WAIT_S)
     assert [thread.name for thread in threads] == ["Under test"]
     stop(ref)
