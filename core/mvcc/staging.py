@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from core.mvcc.backend import Backend, Find
 
+RECENT_BYTES_MAX = 4 << 20
+"""Of live records that are kept in memory because they were lately in use, twice."""
+
 _CURRENT = ord("c")
 _RECORDS = ord("r")
 _HISTORY = ord("k")
@@ -22,10 +25,13 @@ _HISTORY = ord("k")
 class Staging:
     """A Reader of backend and staged changes.  None as a staged value means removed."""
 
-    __slots__ = ("backend", "current", "history", "others")
+    __slots__ = ("_older", "_recent", "_recent_bytes", "backend", "current", "history", "others")
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self._recent: dict[bytes, bytes | None] = {}
+        self._older: dict[bytes, bytes | None] = {}
+        self._recent_bytes = 0
         self.current: dict[bytes, bytes | None] = {}
         self.history: dict[bytes, bytes | None] = {}
         self.others: dict[bytes, bytes | None] = {}
@@ -39,6 +45,7 @@ class Staging:
             chain(self.history.items(), self.current.items(), self.others.items()),
             sync=sync,
         )
+        self._remember(self.current)
         self.current.clear()
         self.history.clear()
         self.others.clear()
@@ -49,6 +56,29 @@ class Staging:
         if key in staged:
             return staged[key]
         return self.backend.get(key)
+
+    def get_current(self, key: bytes) -> bytes | None:
+        """Return what is under *key*, of the live records' space; a key that was lately in use is not read again.
+
+        Most writes look at what they replace, which the same client has often written just before.
+        """
+        current = self.current
+        if key in current:
+            return current[key]
+        recent = self._recent
+        if key in recent:
+            return recent[key]
+        older = self._older
+        record = older[key] if key in older else self.backend.get(key)
+        self._remember({key: record})
+        return record
+
+    def _remember(self, records: dict[bytes, bytes | None]) -> None:
+        self._recent.update(records)
+        self._recent_bytes += sum([len(key) + len(record or b"") for key, record in records.items()])
+        if self._recent_bytes > RECENT_BYTES_MAX:
+            # What was not in use since the last time is forgotten.
+            self._older, self._recent, self._recent_bytes = self._recent, {}, 0
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """See Reader."""

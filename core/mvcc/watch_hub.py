@@ -20,7 +20,7 @@ from core.mvcc.watch_replay import replayed
 from core.mvcc.watch_streams import StreamId, Watcher, WatchStream, event_fields, is_special, wants_prev_kv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from core.mvcc.event import Event, Revised
     from core.mvcc.watch_ranges import WatchGroup
@@ -148,9 +148,13 @@ class WatchHub:
                     frames.append(Frame(stream, watch_messages.canceled(header, watcher.id_field, reason)))
         return frames
 
-    def notify(self, revisions: Iterable[Revised]) -> list[Frame]:
+    def notify(self, revisions: Sequence[Revised]) -> list[Frame]:
         """Tell the synced watchers what happened.  Revisions come without gaps; those known already are passed over."""
         frames: list[Frame] = []
+        if not self._synced_count and revisions:
+            assert revisions[0].revision <= self._revision + 1, (revisions[0].revision, self._revision)
+            self._revision = max(self._revision, revisions[-1].revision)
+            revisions = ()
         for revision, events in revisions:
             if revision > self._revision:
                 assert revision == self._revision + 1, (revision, self._revision)
@@ -254,8 +258,6 @@ class WatchHub:
             self._unsynced.pop(watcher, None)
 
     def _publish(self, revision: int, events: list[Event], frames: list[Frame]) -> None:
-        if not self._synced_count:
-            return
         batches: dict[WatchGroup, list[Event]] = {}
         match = self._synced.match
         for event in events:

@@ -85,9 +85,7 @@ class WriteTransaction:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the live KeyValue of *key* in wire form, or None."""
-        at = CURRENT + key
-        current = self._current
-        record = current[at] if at in current else self._staging.backend.get(at)
+        record = self._staging.get_current(CURRENT + key)
         if record is None:
             return None
         if record[0] == RECORD_TAG:

@@ -44,6 +44,8 @@ def vote_result(conf_state: ConfState, votes: Mapping[MemberId, bool]) -> VoteRe
 def _agreed(voters: tuple[MemberId, ...], reached: Mapping[MemberId, int]) -> int:
     if not voters:
         return 0
+    if len(voters) == 1:
+        return reached.get(voters[0], 0)
     return sorted(reached.get(voter, 0) for voter in voters)[(len(voters) - 1) // 2]
 
 
