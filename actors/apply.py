@@ -58,8 +58,11 @@ if TYPE_CHECKING:
     from core.errors import EtcdError
     from core.mvcc.view import View
 
-STEP_S = 0.004
+STEP_S = 0.0015
 """After so long a step of the background work ends, however little it has done: requests wait for it."""
+
+REST_S = 0.003
+"""Between two steps: background work takes a third of the time at most."""
 
 RANK_KEYS_AT_ONCE = 250
 """Keys read into the count index between two looks at the time."""
@@ -84,11 +87,11 @@ class SnapshotPolicy(NamedTuple):
 
 
 class CompactionPace(NamedTuple):
-    """How fast background work goes on."""
+    """How fast old revisions are removed: in batches, which take as many steps as they take time."""
 
-    revisions_per_step: int
-    """At most; a step that takes long ends sooner."""
+    revisions_per_batch: int
     pause_s: float
+    """After a batch."""
 
 
 class Later(Protocol):
@@ -159,6 +162,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._snapshot = snapshot
         self._slow_s = slow_apply_s
         self._compaction = compaction
+        self._batch_left = compaction.revisions_per_batch
         self._logger = logger
         self._raft: Address[RaftMessage]
         self._term = Term(self._store.applied_term)
@@ -181,7 +185,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
 
     def setup(self) -> None:
         """Take up what was left to do in the background."""
-        self._step_later()
+        self._step_later(self._compaction.pause_s)
 
     def handle(self, message: ApplyMessage | _Step) -> None:
         """Take one message."""
@@ -372,14 +376,14 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             # Members compare it; what it is made from must be taken before the first step.
             job = partial(hashed, self._applier.compaction_hashes, self._store.view(), begun)
             self._checker.tell(Work(begun.revision, job, self.actor_ref))
-            self._step_later()
+            self._step_later(self._compaction.pause_s)
 
     # -- background work ---------------------------------------------------------------------------------------------
 
-    def _step_later(self) -> None:
+    def _step_later(self, pause_s: float) -> None:
         if not self._stepping:
             self._stepping = True
-            self._later(self._compaction.pause_s, Delivery(self.actor_ref, _Step()))
+            self._later(pause_s, Delivery(self.actor_ref, _Step()))
 
     def _step(self) -> None:
         store, now = self._store, self._clock.monotonic_s
@@ -388,7 +392,9 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         while not ranked and now() < until_s:
             ranked = store.build_ranks_step(RANK_KEYS_AT_ONCE)
         started_s = now()
-        compacted = store.compaction_step(self._compaction.revisions_per_step, lambda: now() >= until_s)
+        before_count = store.compaction.removed_count
+        compacted = store.compaction_step(self._batch_left, lambda: now() >= until_s)
+        self._batch_left -= store.compaction.removed_count - before_count
         if self._numbers.compaction_began_s is not None:
             now_s = self._clock.monotonic_s()
             self._numbers.compaction_step(now_s - started_s, now_s, self._clock.wall_s(), finished=compacted)
@@ -396,8 +402,11 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             answer = self._applier.headers.encode(store.revision, self._term)
             self._complete([(request_id, answer) for request_id in self._physical])
             self._physical = []
+        batch_ended = compacted or self._batch_left <= 0
+        if batch_ended:
+            self._batch_left = self._compaction.revisions_per_batch
         if not (ranked and compacted):
-            self._step_later()
+            self._step_later(self._compaction.pause_s if ranked and batch_ended else REST_S)
 
     def _keep_hash(self, hashed: CompactionHashed) -> None:
         # Of a store that has been replaced meanwhile it is kept where nobody looks any more.
@@ -466,7 +475,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         for cluster_observer in self._cluster:
             cluster_observer.tell(now)
         message.raft.tell(SnapshotInstalled(index))
-        self._step_later()
+        self._step_later(self._compaction.pause_s)
         held, self._held = self._held, []
         for each in held:
             self.handle(each)

@@ -37,8 +37,6 @@ NEVER = -1
 """The compact revision of a store that was never compacted."""
 _SCHEDULED = Bucket.META.prefix + b"scheduledCompactRev"
 _FINISHED = Bucket.META.prefix + b"finishedCompactRev"
-_WALKED_PER_REMOVED = 4
-"""A step also ends after reading so many times its limit, where there is little to remove."""
 _WALKED_PER_LOOK = 16
 """Revisions read between two looks at the time, which cost as much as one or two of them."""
 
@@ -95,7 +93,7 @@ class Compaction:
             removed.update(doomed)
             self.removed_count += len(doomed) // 2
             self._cursor = at + b"\x00"
-            if walked_count == limit * _WALKED_PER_REMOVED or (walked_count % _WALKED_PER_LOOK == 0 and spent()):
+            if walked_count % _WALKED_PER_LOOK == 0 and spent():
                 break
         else:
             self._finish(removed)

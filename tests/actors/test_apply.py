@@ -82,7 +82,7 @@ class Machine:
         snapshot_entries: int = 1000,
         quota_bytes: int | None = None,
         last_snapshot: int = 0,
-        revisions_per_step: int = 1,
+        revisions_per_batch: int = 1,
         clock: FakeClock | None = None,
     ) -> None:
         self.home = TestHome()
@@ -107,7 +107,7 @@ class Machine:
             replace_store=self._replace_store,
             snapshot=SnapshotPolicy(snapshot_entries, Index(last_snapshot)),
             slow_apply_s=SLOW_S,
-            compaction=CompactionPace(revisions_per_step, PAUSE_S),
+            compaction=CompactionPace(revisions_per_batch, PAUSE_S),
             logger=self.home.logger,
         )
 
@@ -298,7 +298,7 @@ def test_compaction_goes_on_in_steps_with_pauses(machine: Machine) -> None:
 
 def test_a_step_of_a_compaction_ends_when_its_time_is_up() -> None:
     """A batch of a thousand revisions may take long; whoever writes meanwhile waits for a few milliseconds only."""
-    machine = Machine(revisions_per_step=1000, clock=PassingClock())
+    machine = Machine(revisions_per_batch=1000, clock=PassingClock())
     machine.apply(*[machine.log.put(b"a") for _ in range(200)])
     machine.apply(machine.log.request(compaction=CompactionRequest(revision=201))[0])
     left = []
