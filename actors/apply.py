@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from core.auth.tokens import TokenEvent
     from core.clock import Clock
     from core.errors import EtcdError
+    from core.mvcc.backend import Backend
     from core.mvcc.view import View
 
 STEP_S = 0.0015
@@ -70,6 +71,9 @@ RANK_KEYS_AT_ONCE = 250
 
 MEASURE_S = 1.0
 """How often the size of the store's files is looked at."""
+
+HOUSE_S = 0.2
+"""How often the store's house is kept: sooner than it deletes a file that it has just made."""
 
 
 UNSAVED_BYTES_MAX = 32 << 20
@@ -111,6 +115,13 @@ class CompactionHashed(NamedTuple):
     made: HashKv
 
 
+class HouseKept(NamedTuple):
+    """From the janitor."""
+
+    size_bytes: int | None
+    """Of the store's files, where that was asked for."""
+
+
 class _Step:
     """A note to self: do a little of the background work."""
 
@@ -133,6 +144,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         worker: Address[Work],
         checker: Address[Work],
         defragmenter: Address[Work],
+        janitor: Address[Work],
         later: Later,
         clock: Clock,
         replace_store: Callable[[Snapshot], None],
@@ -144,6 +156,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         """*replace_store* puts a snapshot that has come into the store's place, on the worker's thread.
 
         *checker* hashes what members compare, and *defragmenter* gives space back, which may both take a while.
+        *janitor* looks after the store's files.
         """
         super().__init__(home)
         self._applier = applier
@@ -152,6 +165,9 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._worker = worker
         self._checker = checker
         self._defragmenter = defragmenter
+        self._janitor = janitor
+        self._house_is_kept = False
+        self._next_house_s = 0.0
         self._wanting_space: list[Defragment] = []
         self._defragmenting: list[Defragment] = []
         self._later = later
@@ -232,12 +248,14 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
                     self._end_install(message.outcome)
                 elif isinstance(message.outcome, CompactionHashed):
                     self._keep_hash(message.outcome)
+                elif isinstance(message.outcome, HouseKept):
+                    self._note_house(message.outcome)
                 elif message.outcome is None:
                     self._end_defragment()
                 else:
                     self._save_snapshot(message)
             case Tick():
-                self._measure(message.now_s)
+                self._keep_house(message.now_s)
             case Measure():
                 message.answer_to.tell(Measured(message.round, self._samples()))
 
@@ -285,10 +303,22 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         entries = self._store.applied_index - self._snapshot_index
         return entries >= self._snapshot.entries_max or self._unsaved_bytes >= UNSAVED_BYTES_MAX
 
-    def _measure(self, now_s: float) -> None:
-        if now_s >= self._next_measure_s:
+    def _keep_house(self, now_s: float) -> None:
+        # Looking at every file of a large store takes milliseconds, and files are better deleted where nobody waits.
+        if self._house_is_kept or now_s < self._next_house_s:
+            return
+        self._house_is_kept = True
+        self._next_house_s = now_s + HOUSE_S
+        measures = now_s >= self._next_measure_s
+        if measures:
             self._next_measure_s = now_s + MEASURE_S
-            self._applier.allocated_bytes = self._store.backend.size_bytes()
+        job = partial(house_kept, self._store.backend, measures=measures)
+        self._janitor.tell(Work(0, job, self.actor_ref))
+
+    def _note_house(self, kept: HouseKept) -> None:
+        self._house_is_kept = False
+        if kept.size_bytes is not None:
+            self._applier.allocated_bytes = kept.size_bytes
 
     def _samples(self) -> list[Sample]:
         applier, store = self._applier, self._store
@@ -498,6 +528,12 @@ def installed(replace_store: Callable[[Snapshot], None], message: InstallSnapsho
     """Put the snapshot into the store's place, then return *message*."""
     replace_store(message.snapshot)
     return message
+
+
+def house_kept(backend: Backend, *, measures: bool) -> HouseKept:
+    """Look after the store's files, and measure them if asked to."""
+    backend.keep_house()
+    return HouseKept(backend.size_bytes() if measures else None)
 
 
 def hashed(kept_in: CompactionHashes, view: View, begun: Begun) -> CompactionHashed:

@@ -64,7 +64,8 @@ STAGED_BYTES_MAX = 64 << 20
 
 _SYNCED = 0
 _SAVED = 1
-"""Tokens of the work that the syncer does."""
+_REMOVED = 2
+"""Tokens of the work that the syncer and the janitor do."""
 
 
 class _Flush:
@@ -112,6 +113,7 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         log: WriteAheadLog,
         snapshots: Snapshots,
         syncer: Address[Work],
+        janitor: Address[Work],
         free_bytes: Callable[[], int],
         stall_s: float,
         clock: Clock,
@@ -119,12 +121,13 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
     ) -> None:
         """*free_bytes* tells how much room is left where the data lies; *syncer* is a worker of this actor's own.
 
-        A sync that takes longer than *stall_s* has stalled.
+        *janitor* removes files, which takes many milliseconds.  A sync that takes longer than *stall_s* has stalled.
         """
         super().__init__(home)
         self._log = log
         self._snapshots = snapshots
         self._syncer = syncer
+        self._janitor = janitor
         self._free_bytes = free_bytes
         self._clock = clock
         self._logger = logger
@@ -234,7 +237,7 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         if message.token == _SYNCED:
             self._finish_sync(message.outcome)
             self._flush()
-        else:
+        elif message.token == _SAVED:
             self._note_snapshot(message.outcome)
 
     def _sync(self) -> float | DiskFull:
@@ -323,7 +326,9 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             return
         if snapshot is self._installing:
             self._installing = None
-        self._log.release(before=metadata.index)
+        needless = self._log.release(before=metadata.index)
+        if needless:
+            self._janitor.tell(Work(_REMOVED, partial(self._log.remove, needless), self.actor_ref))
         self._logger.info("saved raft snapshot", index=metadata.index, term=metadata.term)
 
     def _save_installing(self) -> None:

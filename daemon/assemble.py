@@ -317,12 +317,14 @@ def assemble(config: Config, booted: Booted, outside: Outside, extensions: Seque
 def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
     host, clock = outside.host, outside.clock
     own, shared = host.own_thread(), host.loop(CORE)
+    janitor = host.spawn(own, WorkerActor)
     wal = host.spawn(
         shared,
         WalActor,
         log=booted.wal,
         snapshots=booted.snapshots,
         syncer=host.spawn(own, WorkerActor),
+        janitor=janitor,
         free_bytes=outside.disk.free_bytes,
         stall_s=config.member.election_timeout_ms / 1000.0,
         clock=clock,
@@ -340,6 +342,7 @@ def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
         worker=worker,
         checker=checker,
         defragmenter=host.spawn(own, WorkerActor),
+        janitor=janitor,
         later=outside.ticker.after,
         clock=clock,
         replace_store=partial(take_snapshot, booted),

@@ -13,6 +13,7 @@ import plyvel
 
 from storage.leveldb_repair import cut_torn_logs
 from storage.schema import StorageError, check_layout
+from storage.second_names import SecondNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,6 +79,10 @@ class LevelDbBackend(LevelDbReader):
     def __init__(self, database: plyvel.DB, directory: Path) -> None:
         super().__init__(database)
         self._directory = directory
+        self._second_names = SecondNames(directory)
+        self._second_names.clear()
+        self.keep_house = self._second_names.update
+        """See Backend."""
         self._snapshot = database.snapshot
 
     def snapshot(self) -> Reader:
@@ -100,7 +105,7 @@ class LevelDbBackend(LevelDbReader):
 
     def size_bytes(self) -> int:
         """See Backend."""
-        return sum(_size_bytes(entry) for entry in os.scandir(self._directory))
+        return sum(_size_bytes(entry) for entry in os.scandir(self._directory) if entry.is_file(follow_symlinks=False))
 
     def size_in_use_bytes(self) -> int:
         """See Backend.  What LevelDB has not yet put into tables counts in full."""
@@ -115,6 +120,7 @@ class LevelDbBackend(LevelDbReader):
     def close(self) -> None:
         """See Backend."""
         self._source.close()
+        self._second_names.clear()
 
     def sync(self) -> None:
         """See Backend.  Syncs every log file, and the names of all files.

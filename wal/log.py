@@ -256,8 +256,8 @@ class WriteAheadLog:
         self._saved = _Saved(self._saved.hard_state, max(self._saved.last_index, index))
         self.sync()
 
-    def release(self, *, before: Index) -> None:
-        """Let go of the segments that hold nothing from *before* on, and remove the oldest beyond *max_wals*.
+    def release(self, *, before: Index) -> list[Path]:
+        """Let go of the segments that hold nothing from *before* on; return the oldest beyond *max_wals*, for remove().
 
         *before* must be covered by a saved snapshot.
         """
@@ -268,15 +268,22 @@ class WriteAheadLog:
         for segment in self._segments[:needed]:
             segment.close()
         del self._segments[:needed]
-        if self._max_wals:
-            names = segment_names(self._folder, self._fs)
-            for name in names[: max(0, len(names) - self._max_wals)]:
-                if name.sequence >= self._segments[0].name.sequence:
-                    break
-                try:
-                    self._fs.remove(self._folder / str(name))
-                except OSError as error:
-                    raise WalFailed(str(name), str(error)) from error
+        if not self._max_wals:
+            return []
+        names = segment_names(self._folder, self._fs)
+        needless = names[: max(0, len(names) - self._max_wals)]
+        oldest_held = self._segments[0].name.sequence
+        return [self._folder / str(name) for name in needless if name.sequence < oldest_held]
+
+    def remove(self, segments: Sequence[Path]) -> None:
+        """Remove what release() returned, also what was removed before.  Slow; for any thread, beside other methods."""
+        for path in segments:
+            try:
+                self._fs.remove(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise WalFailed(path.name, str(error)) from error
 
     def close(self) -> None:
         """Sync what was written, unless the log has failed, and let go of all files."""

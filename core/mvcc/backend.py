@@ -64,6 +64,9 @@ class Backend(Reader, Protocol):
     def compact(self, start: bytes | None = None, stop: bytes | None = None) -> None:
         """Give back the space of what was removed in [start, stop).  Slow; reads and writes go on meanwhile."""
 
+    def keep_house(self) -> None:
+        """Do what keeps later writes quick, every now and then; for one thread, beside reads and writes."""
+
     def close(self) -> None:
         """Let go of files.  No reader may be used afterwards, nor be in use in another thread."""
 
@@ -155,6 +158,9 @@ class MemoryBackend(MemoryReader):
 
     def compact(self, start: bytes | None = None, stop: bytes | None = None) -> None:
         """See Backend; nothing to give back."""
+
+    def keep_house(self) -> None:
+        """See Backend; nothing to do."""
 
     def close(self) -> None:
         """See Backend."""

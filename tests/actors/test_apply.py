@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from actors import apply as apply_module
-from actors.apply import MEASURE_S, STEP_S, ApplyActor, CompactionPace, SnapshotPolicy
+from actors.apply import HOUSE_S, MEASURE_S, STEP_S, ApplyActor, CompactionPace, SnapshotPolicy
 from actors.messages.apply import (
     ApplyEntries,
     Defragment,
@@ -25,6 +25,7 @@ from actors.messages.raft import Applied, ConfChangeApplied, Propose, SnapshotIn
 from actors.messages.serve import Answered, AuthIs, Completed, Published
 from actors.messages.wal import SaveSnapshot
 from actors.messages.watch import Changed
+from actors.messages.worker import Work
 from core.auth.tokens import TokensDropped
 from core.errors import UserEmpty
 from core.membership.change import adding
@@ -57,7 +58,6 @@ from tests.fakes import FakeClock, Told
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from actors.messages.worker import Work
     from core.raft.messages import Entry, Snapshot
 
 PAUSE_S = 0.01
@@ -93,7 +93,7 @@ class Machine:
         self.log = Log(OWNER)
         self.journal: list[Any] = []
         self.raft, self.wal, self.worker = Told(self.journal), Told(self.journal), Told()
-        self.checker, self.defragmenter = Told(), Told()
+        self.checker, self.defragmenter, self.janitor = Told(), Told(), Told()
         self.listener = Told(self.journal)
         self.actor = self.home.spawn(
             ApplyActor,
@@ -102,6 +102,7 @@ class Machine:
             worker=self.worker,
             checker=self.checker,
             defragmenter=self.defragmenter,
+            janitor=self.janitor,
             later=self.home.later,
             clock=clock or self.home.clock,
             replace_store=self._replace_store,
@@ -126,8 +127,8 @@ class Machine:
         return [message for message in self.journal if type(message) is kind]
 
     def work(self) -> None:
-        """Do what the worker was handed, and deliver its answers."""
-        for work in cast("list[Work]", self.worker.take()):
+        """Do what the worker and the janitor were handed, and deliver their answers."""
+        for work in cast("list[Work]", [*self.worker.take(), *self.janitor.take()]):
             work.answer_to.tell(Answered(work.token, work.job()))
         self.home.run()
 
@@ -272,13 +273,26 @@ def test_sizes_are_measured_now_and_then() -> None:
     machine = Machine()
     machine.apply(machine.log.put(b"a"))
     machine.tell(Tick(10.0))
+    machine.work()
     measured = machine.applier.allocated_bytes
     assert measured == machine.backend.size_bytes() > 0
     machine.apply(machine.log.put(b"b"))
     machine.tell(Tick(10.0 + MEASURE_S - 0.1))
+    machine.work()
     assert machine.applier.allocated_bytes == measured
-    machine.tell(Tick(10.0 + MEASURE_S))
+    machine.tell(Tick(10.0 + MEASURE_S + HOUSE_S))
+    machine.work()
     assert machine.applier.allocated_bytes > measured
+
+
+def test_the_stores_house_is_kept_beside_the_traffic() -> None:
+    """Deleting a large file takes milliseconds, which no request should wait for; nor do rounds of it queue up."""
+    machine = Machine()
+    machine.tell(Tick(10.0), Tick(10.0 + HOUSE_S), Tick(10.0 + 2 * HOUSE_S))
+    assert len(machine.janitor.of(Work)) == 1
+    machine.work()
+    machine.tell(Tick(10.0 + 2.5 * HOUSE_S), Tick(10.0 + 2.6 * HOUSE_S))
+    assert len(machine.janitor.of(Work)) == 1
 
 
 def test_compaction_goes_on_in_steps_with_pauses(machine: Machine) -> None:

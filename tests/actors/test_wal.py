@@ -33,6 +33,7 @@ WAL = Path("/wal")
 SNAP = Path("/snap")
 STALL_S = 1.0
 SEGMENT_SIZE_BYTES = 8192
+MAX_WALS = 2
 
 
 def entry(index: int, data: bytes = b"data") -> Entry:
@@ -51,8 +52,14 @@ class Disk:
         self.fs = MemoryFileSystem()
         self.fs.make_folder(SNAP)
         self.fs.make_folder(WAL.parent)
-        log = WriteAheadLog.create(WAL, self.fs, Metadata(MemberId(1), 2), segment_size_bytes=SEGMENT_SIZE_BYTES)
-        self.syncer = Told()
+        log = WriteAheadLog.create(
+            WAL,
+            self.fs,
+            Metadata(MemberId(1), 2),
+            segment_size_bytes=SEGMENT_SIZE_BYTES,
+            max_wals=MAX_WALS,
+        )
+        self.syncer, self.janitor = Told(), Told()
         self.free_bytes = FREE_BYTES_MIN
         self.journal: list[Any] = []
         self.writer = Told()
@@ -61,6 +68,7 @@ class Disk:
             log=log,
             snapshots=Snapshots(SNAP, self.fs, 5),
             syncer=self.syncer,
+            janitor=self.janitor,
             free_bytes=lambda: self.free_bytes,
             stall_s=STALL_S,
             clock=self.home.clock,
@@ -315,6 +323,23 @@ def test_a_snapshots_file_is_there_before_its_record(disk: Disk) -> None:
     disk.home.tell(disk.wal, Answered(work.token, answer))
     assert (1, 1) in valid_snapshots(WAL, disk.fs)
     assert disk.home.logged("saved raft snapshot") != []
+
+
+def test_segments_that_nobody_needs_are_removed_beside_the_log(disk: Disk) -> None:
+    """Removing a segment takes the disk as long as dozens of syncs, for which clients would wait."""
+    for index in range(1, 6):
+        disk.append(index, data=b"x" * SEGMENT_SIZE_BYTES)
+        disk.home.run()
+    disk.home.tell(disk.wal, SaveSnapshot(snapshot(5)))
+    disk.work()
+    names = disk.fs.list(WAL)
+    assert len(names) == 6
+    for work in cast("list[Work]", disk.janitor.take()):
+        disk.home.tell(disk.wal, Answered(work.token, work.job()))
+    assert disk.fs.list(WAL) == names[3:]  # from the one with the entry before the snapshot on
+    disk.append(6)
+    disk.home.run()
+    assert disk.journal == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_snapshots_record_waits_for_a_sync_under_way(disk: Disk) -> None:
