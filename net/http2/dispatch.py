@@ -50,18 +50,6 @@ class Dispatch(Life):
         self._timeouts: dict[bytes, float] = {}
         self._patience = guard.Patience(self.last_read_s)
         self._strikes = guard.PingStrikes(limits.keepalive_min_time_s)
-        self._kinds: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._data,
-            self._headers,
-            self._priority,
-            self._rst_stream,
-            self._settings,
-            self._push_promise,
-            self._ping,
-            self._goaway,
-            self._window_update,
-            self._continuation,
-        )
         settings = {
             frames.SETTINGS_HEADER_TABLE_SIZE: 0,
             frames.SETTINGS_INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
@@ -80,8 +68,8 @@ class Dispatch(Life):
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "header block interrupted")
         if self.greeted_at_s is None and kind != frames.SETTINGS:
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "first frame is not SETTINGS")
-        if kind < len(self._kinds):
-            self._kinds[kind](flags, stream_id, payload)
+        if kind < len(_KINDS):
+            _KINDS[kind](self, flags, stream_id, payload)
         else:
             self.annoyed(guard.USELESS_COST)
 
@@ -284,3 +272,19 @@ class Dispatch(Life):
         if stream_id in self.reset_ids:
             return None
         raise StreamFaultError(ErrorCode.STREAM_CLOSED, "DATA on a stream that is closed")
+
+
+# Of the class: a connection that had its own bound methods would not be gone when its last user lets go of it, but lie
+# about until the garbage collector frees thousands of them in one go, while everybody waits.
+_KINDS: Final[tuple[Callable[[Dispatch, int, int, bytes], None], ...]] = (
+    Dispatch._data,  # noqa: SLF001 - its own module, here and below
+    Dispatch._headers,  # noqa: SLF001
+    Dispatch._priority,  # noqa: SLF001
+    Dispatch._rst_stream,  # noqa: SLF001
+    Dispatch._settings,  # noqa: SLF001
+    Dispatch._push_promise,  # noqa: SLF001
+    Dispatch._ping,  # noqa: SLF001
+    Dispatch._goaway,  # noqa: SLF001
+    Dispatch._window_update,  # noqa: SLF001
+    Dispatch._continuation,  # noqa: SLF001
+)

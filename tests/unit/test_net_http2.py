@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -42,6 +44,21 @@ def test_bytes_may_come_one_by_one() -> None:
         client.feed(bytes([byte]))
     body, fields = client.outcome(1)
     assert (body[5:], fields["grpc-status"]) == (b"hello", "0")
+
+
+def test_a_connection_that_has_ended_is_gone_at_once() -> None:
+    """A thousand that wait for the garbage collector are freed by it in one go: a stall of a twentieth of a second."""
+    client = Client()
+    client.feed(client.headers(1) + data(1, b"hello"))
+    world, connection = client.world, weakref.ref(client.connection)
+    gc.disable()
+    try:
+        client.connection.connection_lost(None)
+        del client
+        world.loop.turn()
+        assert connection() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", b"\x00"])
