@@ -196,7 +196,7 @@ class LeaseActor(NodeActor[LeaseMessage]):
             case CarryQuestions():
                 self._carrier, self._forward_timeout_s = message
             case ListLeases():
-                message.answer_to.tell(Answered(message.token, list(self._lessor.ids())))
+                message.answer_to.tell(Answered(message.token, self._lessor.expiries()))
             case Promote():
                 self._introduced = True  # who came before were the leases that were there
                 self._led_term = message.term

@@ -44,6 +44,9 @@ REVOKE_TAG = b"\x4a"
 RENEWALS_WAITING_MAX = 1000
 """Requests of one keep-alive stream that may wait for their answer; it is not read on before some have theirs."""
 
+INLINE_LEASES_MAX = 1000
+"""More than these are listed on a worker: a hundred thousand take a quarter of a second."""
+
 UNSENT_BYTES_MAX = 1 << 20
 """A keep-alive stream whose client leaves more than this unread is not read on either."""
 
@@ -122,12 +125,19 @@ class LeaseService:
         self._node.leased_keys(with_keys)
 
     def _list(self, call: Call) -> None:
+        def with_expiries(expiries: Sequence[tuple[float, LeaseId]]) -> None:
+            header = self._node.header()
 
-        def with_leases(leases: Sequence[LeaseId]) -> None:
-            answer = LeaseLeasesResponse(leases=[LeaseStatus(ID=lease) for lease in leases])
-            call.reply(self._node.header() + answer.SerializeToString())
+            def answer() -> bytes:
+                leases = [LeaseStatus(ID=lease) for _, lease in sorted(expiries)]
+                return header + LeaseLeasesResponse(leases=leases).SerializeToString()
 
-        self._node.list_leases(with_leases)
+            if len(expiries) > INLINE_LEASES_MAX:
+                self._node.work(call, answer)
+            else:
+                call.reply(answer())
+
+        self._node.list_leases(with_expiries)
 
 
 def check_grant(request: LeaseGrantRequest) -> None:

@@ -210,8 +210,8 @@ class Node(Protocol):
     def leased_keys(self, then: Callable[[Sequence[bytes]], None]) -> None:
         """Look up every key that is attached to any lease."""
 
-    def list_leases(self, then: Callable[[Sequence[LeaseId]], None]) -> None:
-        """List all leases, soonest-expiring first."""
+    def list_leases(self, then: Callable[[Sequence[tuple[float, LeaseId]]], None]) -> None:
+        """List when each lease expires, in no order."""
 
     def open_watch(self, stream: Stream) -> StreamId:
         """Register a watch stream; the number names it in the calls below."""

@@ -210,7 +210,7 @@ class FakeNode:
         """See Node."""
         self.asked.append(("leased keys", then))
 
-    def list_leases(self, then: Callable[[Sequence[LeaseId]], None]) -> None:
+    def list_leases(self, then: Callable[[Sequence[tuple[float, LeaseId]]], None]) -> None:
         """See Node."""
         self.asked.append(("leases", then))
 

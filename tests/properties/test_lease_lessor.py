@@ -87,7 +87,7 @@ class LessorMachine(RuleBasedStateMachine):
 
     @invariant()
     def same_leases(self) -> None:
-        ids = list(self.lessor.ids())
+        ids = [lease_id for _, lease_id in sorted(self.lessor.expiries())]
         assert sorted(ids) == sorted(self.ttl_s)
         if self.primary:
             assert ids == sorted(ids, key=lambda lease_id: (self.expiry_s[lease_id], lease_id))

@@ -172,13 +172,13 @@ def test_promotion_spreads_a_mass_expiry() -> None:
     assert lessor.remaining_s(LeaseId(5000), 15) == 86
 
 
-def test_list_is_soonest_first() -> None:
+def test_a_list_says_when_each_lease_ends() -> None:
     """LeaseLeases shows what ends next at the top."""
     lessor = primary((A, 30), (B, 10), (C, 20))
     lessor.renew(B, 9)
-    assert list(lessor.ids()) == [B, C, A]
+    assert sorted(lessor.expiries()) == [(19, B), (20, C), (30, A)]
     lessor.renew(B, 11)
-    assert list(lessor.ids()) == [C, B, A]
+    assert sorted(lessor.expiries()) == [(20, C), (21, B), (30, A)]
 
 
 def test_checkpoints_are_due_for_long_leases_once_an_interval() -> None:

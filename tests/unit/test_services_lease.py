@@ -20,7 +20,7 @@ from proto.rpc_pb2 import (
     LeaseTimeToLiveResponse,
 )
 from services import lease as lease_module
-from services.lease import GRANT_TAG, REVOKE_TAG, UNSENT_BYTES_MAX, KeepAliveStream, LeaseService
+from services.lease import GRANT_TAG, INLINE_LEASES_MAX, REVOKE_TAG, UNSENT_BYTES_MAX, KeepAliveStream, LeaseService
 from services.node import LeaseTimes
 from tests.fake_node import FakeNode
 from tests.fakes import FakeCall, FakeStream
@@ -122,12 +122,19 @@ def test_a_member_that_is_not_primary_says_so() -> None:
 
 
 def test_leases_are_listed_in_their_order() -> None:
-    """Soonest to end first, as they come."""
+    """Soonest to end first; many are listed on another thread, which takes a while."""
     node, call = FakeNode(), FakeCall()
     LeaseService(node).leases(call, LeaseLeasesRequest().SerializeToString())
-    node.answer([7, 5])
+    node.answer([(20.0, 5), (10.0, 7)])
     assert call.answer is not None
     assert [lease.ID for lease in LeaseLeasesResponse.FromString(call.answer).leases] == [7, 5]
+    other = FakeCall()
+    LeaseService(node).leases(other, LeaseLeasesRequest().SerializeToString())
+    node.answer([(-number, number) for number in range(INLINE_LEASES_MAX + 1)])
+    [(waiting, job)] = node.jobs
+    assert waiting is other
+    listed = [lease.ID for lease in LeaseLeasesResponse.FromString(job()).leases]
+    assert listed == list(range(INLINE_LEASES_MAX, -1, -1))
 
 
 class KeepAlive:
