@@ -108,6 +108,12 @@ def _read(view: View, request: RangeRequest, take: int, count: Count | None) -> 
         past = recent_past(view, key, range_end, revision, live_count)
         if past is not None:
             return [] if request.count_only else past.range(take), past.count(live_count)
+    if current and range_end and count is not None and not request.count_only:
+        # To look for more than there are would be to walk through what was deleted behind them.
+        live_count = count(key, range_end)
+        if not live_count:
+            return [], 0
+        return view.range(key, range_end, revision, min(take, live_count) if take else live_count), live_count
     records = [] if request.count_only else view.range(key, range_end, revision, take)
     if not request.count_only and (not take or len(records) < take):
         return records, len(records)

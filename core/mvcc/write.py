@@ -131,7 +131,8 @@ class WriteTransaction:
             deleted = [] if before is None else [(key, before)]
         else:
             deleted = []
-            for record in self.range(key, range_end):
+            count = self.count(key, range_end)  # what was deleted before, behind the last one, is not walked through
+            for record in self.range(key, range_end, 0, count) if count else []:
                 before = untagged(record)
                 deleted.append((key_of(before), before))
         for doomed, before in deleted:
