@@ -52,7 +52,7 @@ class Compaction:
         self.removed_count = 0
         """Revisions removed since the start."""
         scheduled = _read_mark(staging, _SCHEDULED)
-        self._finished = _read_mark(staging, _FINISHED)
+        self._finished = finished_revision(staging)
         self.revision = max(scheduled, self._finished)
         self._targets: deque[int] = deque([scheduled] if scheduled > self._finished else [])
         self._cursor = record_start(max(self._finished, 0))
@@ -105,6 +105,11 @@ class Compaction:
         self._finished = self._targets.popleft()
         self._cursor = record_start(self._finished)
         removed[_FINISHED] = _mark(self._finished)
+
+
+def finished_revision(reader: Reader) -> int:
+    """Return up to which compact revision everything has been removed that may go."""
+    return _read_mark(reader, _FINISHED)
 
 
 class _Superseded:

@@ -8,8 +8,10 @@ The CRC function is handed in: crc32c(crc so far, data) -> crc.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.mvcc.compaction import finished_revision
 from core.mvcc.keyspace import (
     FROM_KEY,
     RECORDS,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 COMPACTION_HASHES_MAX = 10
 _RECORDS_PER_STEP = 500
 _KEY_BUCKET = "key"
+_CHANGES_MAX = 100_000
+"""How many changes are read, and kept in some ten MiB, so as not to look up each key: a quarter of a second."""
 _NOT_HASHED = frozenset({b"consistent_index", b"term", b"storageVersion"})
 """Keys of bucket meta that differ between equal members."""
 
@@ -128,14 +132,17 @@ def _hash(view: View, made: HashKv, crc32c: Crc32c, also_kept: Iterable[bytes]) 
     kept_at = made.revision if keeps_any else made.compact_revision
     newest = view.reader.finder()
     below = revision_suffix(kept_at + 1)
+    changed = _changed_since(view, made.compact_revision, kept_at)
     for at, kv in view.reader.scan(record_start(0), record_start(made.revision + 1)):
         main, sub, tombstone = record_revision(at)
         if main <= made.compact_revision:
-            if tombstone and main == made.compact_revision:
+            if tombstone:
                 continue
             key = key_of(kv)
-            history = history_prefix(key)
-            if tombstone or newest(history, history + below) != (history_key(key, main, sub), b""):
+            if changed is not None:
+                if key in changed:
+                    continue
+            elif newest(history := history_prefix(key), history + below) != (history_key(key, main, sub), b""):
                 continue
             if keeps_any and _follows_tombstone(view, key, main, sub, made.revision):
                 continue
@@ -146,6 +153,19 @@ def _hash(view: View, made: HashKv, crc32c: Crc32c, also_kept: Iterable[bytes]) 
             parts.clear()
             yield
     return made._replace(hash=crc32c(crc, b"".join(parts)))
+
+
+def _changed_since(view: View, compact_revision: int, revision: int) -> set[bytes] | None:
+    """Return the keys that were changed after *compact_revision* and not after *revision*.
+
+    Where the removal up to there has ended, any put from before it is its key's newest, unless the key is one of these.
+    None where it has not, or where they are too many.
+    """
+    if compact_revision < 0 or finished_revision(view.reader) < compact_revision:
+        return None
+    changes = view.reader.scan_values(record_start(compact_revision + 1), record_start(revision + 1))
+    changed = {key_of(kv) for kv in islice(changes, _CHANGES_MAX)}
+    return changed if next(changes, None) is None else None
 
 
 def _keeps_any(view: View, revision: int, also_kept: Iterable[bytes]) -> bool:
