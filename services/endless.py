@@ -6,10 +6,12 @@ Everything else that is in flight, snapshots and campaigns included, is given th
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from net.rpc import Routes, Status, Stream, StreamHandler, StreamMethod
 
 ENDLESS = frozenset(
@@ -23,10 +25,10 @@ ENDLESS = frozenset(
 
 
 class EndlessStreams:
-    """Those that are open, by the order in which they came.  One that has ended is forgotten by itself."""
+    """Those that are open, in the order in which they came.  Each is forgotten when its handler hears of its end."""
 
     def __init__(self) -> None:
-        self._open: WeakValueDictionary[int, Stream] = WeakValueDictionary()
+        self._open: dict[int, Stream] = {}
         self._last = 0
 
     def followed(self, routes: Routes) -> Routes:
@@ -36,17 +38,34 @@ class EndlessStreams:
 
     def open_streams(self) -> list[tuple[str, str]]:
         """Return method and peer of each, oldest first."""
-        return [(stream.method, stream.peer) for _, stream in sorted(self._open.items())]
+        return [(stream.method, stream.peer) for stream in self._open.values()]
 
     def finish(self, status: Status) -> None:
         """End all of them."""
-        for _, stream in sorted(self._open.items()):
+        for stream in list(self._open.values()):
             stream.finish(status)
 
     def _follow(self, method: StreamMethod) -> StreamMethod:
         def opened(stream: Stream) -> StreamHandler:
+            handler = method(stream)
             self._last += 1
             self._open[self._last] = stream
-            return method(stream)
+            return _Followed(handler, partial(self._open.pop, self._last, None))
 
         return opened
+
+
+class _Followed:
+    """A stream's handler that has the stream forgotten when it is over."""
+
+    def __init__(self, handler: StreamHandler, forget: Callable[[], object]) -> None:
+        self._forget = forget
+        self._on_closed = handler.on_closed
+        self.on_message = handler.on_message
+        self.on_half_close = handler.on_half_close
+        self.on_drained = handler.on_drained
+
+    def on_closed(self, status: Status) -> None:
+        """See StreamHandler."""
+        self._forget()
+        self._on_closed(status)
