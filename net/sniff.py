@@ -15,8 +15,25 @@ from net.http2.frames import PREFACE
 from net.reading import ReadingProtocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from net.commons import Commons
     from net.deadlines import Bucket
+
+
+class Http2Protocol(asyncio.BufferedProtocol):
+    """What asyncio sees of an HTTP/2 connection, which is no protocol of its kind: compiled classes have one base.
+
+    Its methods are the connection's own, so that nothing lies between the loop and them.  A client that sends no more
+    has no use for answers over HTTP/2: asyncio closes then.
+    """
+
+    def __init__(self, connection: Http2Connection) -> None:
+        self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = connection.buffer_updated  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
 
 
 class SniffingConnection(ReadingProtocol):
@@ -48,9 +65,11 @@ class SniffingConnection(ReadingProtocol):
         self._seen += data
         known = self._seen[: len(PREFACE)]
         if known == PREFACE:
-            self._hand_over(Http2Connection(self._commons, transport))
+            http2 = Http2Connection(self._commons, transport)
+            self._hand_over(Http2Protocol(http2), http2.data_received)
         elif not PREFACE.startswith(known):
-            self._hand_over(Http1Connection(self._commons, transport))
+            http1 = Http1Connection(self._commons, transport)
+            self._hand_over(http1, http1.data_received)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; asyncio's call."""
@@ -79,11 +98,11 @@ class SniffingConnection(ReadingProtocol):
     def flush(self) -> None:
         """Do nothing: there is no output yet."""
 
-    def _hand_over(self, connection: Http2Connection | Http1Connection) -> None:
+    def _hand_over(self, protocol: asyncio.BufferedProtocol, take: Callable[[bytes], None]) -> None:
         assert self._transport is not None, "not connected"
         self._forget()
-        self._transport.set_protocol(connection)
-        connection.data_received(self._seen)
+        self._transport.set_protocol(protocol)
+        take(self._seen)
 
     def _forget(self) -> None:
         self._commons.left(self)

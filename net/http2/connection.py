@@ -28,7 +28,6 @@ from net.http2.frames import (
 from net.http2.grpc import UnaryCall
 from net.http2.life import CANCELED
 from net.http2.messages import MESSAGE_PREFIX
-from net.reading import ReadingProtocol
 from net.rpc import Code, Status
 
 if TYPE_CHECKING:
@@ -40,15 +39,24 @@ _LARGEST_HEAD: Final = frames.PAYLOAD_BYTES_DEFAULT << 8 | 0xFF
 """Length and type of the largest frame that we accept, as they stand in a frame's first four bytes."""
 
 
-class Http2Connection(Dispatch, ReadingProtocol):
-    """Speaks HTTP/2 on *transport*, from the client's preface on."""
+class Http2Connection(Dispatch):
+    """Speaks HTTP/2 on *transport*, from the client's preface on.  For asyncio it is wrapped in an Http2Protocol."""
 
     def __init__(self, commons: Commons, transport: asyncio.Transport) -> None:
-        Dispatch.__init__(self, commons, transport)
-        ReadingProtocol.__init__(self, commons.read_buffer)
+        super().__init__(commons, transport)
+        self._buffer = commons.read_buffer
         self._rest = b""
         self._greeted = False
         self._timed: list[UnaryCall] = []
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to read to; asyncio's call."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read; asyncio's call."""
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Take what was read; answer all of it with one write."""
@@ -159,10 +167,6 @@ class Http2Connection(Dispatch, ReadingProtocol):
                 assert call.deadline_s is not None, call.stream_id
                 call.bucket = deadlines.add(call, call.deadline_s)
         self._timed.clear()
-
-    def eof_received(self) -> bool:
-        """Close: a client that sends no more has no use for answers over HTTP/2."""
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every call that its client has gone; asyncio's call."""

@@ -7,7 +7,6 @@ PROTOCOL-HTTP2.md for the wire; where they are silent, grpc-go's behaviour.
 
 from __future__ import annotations
 
-from functools import cached_property
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -37,8 +36,8 @@ _TRAILERS_OK: Final = Struct(f">IBI{len(TRAILERS_OK_BLOCK)}s")
 _RESPONSE_HEAD: Final = len(RESPONSE_BLOCK) << 8 | frames.HEADERS
 _TRAILERS_HEAD: Final = len(TRAILERS_OK_BLOCK) << 8 | frames.HEADERS
 
-_pack_reply = _REPLY.pack
-_pack_trailers_ok = _TRAILERS_OK.pack
+_pack_reply: Final = _REPLY.pack
+_pack_trailers_ok: Final = _TRAILERS_OK.pack
 
 DEADLINE: Final = Status(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
 _HANDLER_RAISED: Final = Status(Code.INTERNAL, "internal error")
@@ -56,6 +55,7 @@ class GrpcCall(Http2Stream):
 
     headers_sent = False
     buffered_bytes = 0
+    cutter: MessageReader | None = None
 
     def __init__(self, connection: Dispatch, stream_id: int, request: Request, deadline_s: float | None) -> None:
         self.connection = connection

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from net.http1 import IDLE_TIMEOUT_S, READ_AHEAD_BYTES_MAX, Http1Connection
@@ -397,11 +399,13 @@ class SwitchingTransport(FakeTransport):
     """Hands bytes to whatever protocol is set, as asyncio does."""
 
     def set_protocol(self, protocol: object) -> None:
+        assert isinstance(protocol, asyncio.BufferedProtocol)
         self._protocol = protocol
 
     def deliver(self, chunk: bytes) -> None:
-        assert hasattr(self._protocol, "data_received")
-        self._protocol.data_received(chunk)
+        if chunk:
+            memoryview(self._protocol.get_buffer(-1))[: len(chunk)] = chunk
+            self._protocol.buffer_updated(len(chunk))
 
 
 def test_silent_and_superfluous_connections() -> None:
