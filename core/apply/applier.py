@@ -11,7 +11,7 @@ raft_internal.proto; buckets as etcd keeps them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.alarms.book import Alarm, AlarmBook
 from core.apply.auth import AuthApplier
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 
     Handler = Callable[["InternalRaftRequest"], bytes]
 
-_MEMBERS_TAG = b"\x12"
+_MEMBERS_TAG: Final = b"\x12"
 """Field 2 of MemberListResponse."""
 
-_KIND_BY_FIRST_BYTE = {
+_KIND_BY_FIRST_BYTE: Final = {
     0x1A: "range",
     0x22: "put",
     0x2A: "delete_range",
@@ -142,7 +142,7 @@ class Applier:
             (LeaseId(int.from_bytes(key, signed=True)), Lease.FromString(value).TTL)
             for key, value in store.bucket_items(Bucket.LEASE)
         )
-        self.leases.rebuild((LeaseId(lease), key) for lease, key in store.attached_keys())
+        self.leases.rebuild(store.attached_keys())
         self.leases.rebuilt()
         self.cluster = Cluster.load(store.bucket_items, learners_max=self._learners_max)
         self.alarms = AlarmBook()

@@ -10,7 +10,7 @@ Behaviour: LeaseGrant and LeaseRevoke of the etcd v3 API.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.errors import LeaseExists, LeaseNotFound, LeaseTtlTooLarge
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from core.types import LeaseId
 
-TTL_S_MAX = 9_000_000_000
+TTL_S_MAX: Final = 9_000_000_000
 """A larger TTL is refused; etcd's limit, which keeps its nanosecond arithmetic inside 64 bits."""
 
-_LIST_KEYS_MAX = 16
+_LIST_KEYS_MAX: Final = 16
 """Up to here a list is searched: a set of as many keys takes four times the memory."""
 
 
@@ -135,7 +135,7 @@ class LeaseBook:
             if not attached:
                 del self._keys[lease_id]
 
-    def rebuild(self, pairs: Iterable[tuple[LeaseId, bytes]]) -> None:
+    def rebuild(self, pairs: Iterable[tuple[int, bytes]]) -> None:
         """Attach the keys found by one step of the walk over the live keys.
 
         The walk may read the state as it was when the book was made, however long it takes: what was detached since

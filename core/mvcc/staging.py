@@ -7,19 +7,19 @@ each batch of entries.  Belongs to the store's thread.
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from core.mvcc.backend import Backend, Find
 
-RECENT_BYTES_MAX = 4 << 20
+RECENT_BYTES_MAX: Final = 4 << 20
 """Of live records that are kept in memory because they were lately in use, twice."""
 
-_CURRENT = ord("c")
-_RECORDS = ord("r")
-_HISTORY = ord("k")
+_CURRENT: Final = ord("c")
+_RECORDS: Final = ord("r")
+_HISTORY: Final = ord("k")
 
 
 class Staging:
@@ -92,13 +92,13 @@ class Staging:
     def scan_keys(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[bytes]:
         """See Reader."""
         if self._space(start):
-            return (key for key, _ in self.scan(start, stop, reverse=reverse))
+            return _keys(self.scan(start, stop, reverse=reverse))
         return self.backend.scan_keys(start, stop, reverse=reverse)
 
     def scan_values(self, start: bytes, stop: bytes) -> Iterator[bytes]:
         """See Reader."""
         if self._space(start):
-            return (value for _, value in self.scan(start, stop))
+            return _values(self.scan(start, stop))
         return self.backend.scan_values(start, stop)
 
     def finder(self) -> Find:
@@ -126,6 +126,16 @@ class Staging:
         if prefix in {_RECORDS, _HISTORY}:
             return self.history
         return self.others
+
+
+def _keys(items: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    for key, _ in items:
+        yield key
+
+
+def _values(items: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    for _, value in items:
+        yield value
 
 
 def overlaid(

@@ -3,6 +3,8 @@
 A View made by Store.view() is immutable and may be read by any one thread at a time, however long that takes.  The
 same class over staged changes is what a write transaction reads.  Ranges return records (core/mvcc/record.py) as they
 stand in an answer, so that nothing is taken apart that need not be.
+
+What walks a store is a generator function, never a generator expression: compiled, that would be a list of it all.
 """
 
 from __future__ import annotations
@@ -97,11 +99,10 @@ class View:
     def walk(self, key: bytes, range_end: bytes, revision: int = 0) -> Iterator[bytes]:
         """Return the records of [key, range_end) one by one, for whoever stops by their size."""
         if not self.is_current(revision):
-            return (tagged(_stored(self.reader, at)) for at in self.versions_at(key, range_end, revision))
+            return self._records_of(self.versions_at(key, range_end, revision))
         if not range_end:
             return iter(self.range(key, b""))
-        values = self.reader.scan_values(*bounds(CURRENT, key, range_end))
-        return (record if record[0] == RECORD_TAG else tagged(self._follow(record)) for record in values)
+        return self._followed(self.reader.scan_values(*bounds(CURRENT, key, range_end)))
 
     def resolved(self, records: list[bytes]) -> list[bytes]:
         """Return *records* with each pointer replaced by what it points to."""
@@ -150,7 +151,7 @@ class View:
 
     def revisions(self, start_revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """Return what etcd's bucket "key" holds from *start_revision* on: its very keys and values, in order."""
-        return ((at[1:], kv) for at, kv in self.reader.scan(record_start(start_revision), after(RECORDS)))
+        return _unprefixed(self.reader.scan(record_start(start_revision), after(RECORDS)))
 
     def bucket_get(self, bucket: Bucket, key: bytes) -> bytes | None:
         """Return what *bucket* holds under *key*, or None."""
@@ -159,11 +160,11 @@ class View:
     def bucket_items(self, bucket: Bucket) -> Iterator[tuple[bytes, bytes]]:
         """Return keys and values of *bucket* in order."""
         prefix = bucket.prefix
-        return ((key[1:], value) for key, value in self.reader.scan(prefix, after(prefix)))
+        return _unprefixed(self.reader.scan(prefix, after(prefix)))
 
     def attached(self) -> Iterator[tuple[int, bytes]]:
         """Return (lease id, key) of every live key that has a lease."""
-        return (attached_parts(at) for at in self.reader.scan_keys(b"a", b"b"))
+        return map(attached_parts, self.reader.scan_keys(b"a", b"b"))
 
     def versions_at(self, key: bytes, range_end: bytes, revision: int) -> Iterator[bytes]:
         """Return the history keys of the versions that were live at *revision*, in key order of their keys."""
@@ -191,6 +192,15 @@ class View:
             return None
         at, mark = found
         return *record_revision(record_key_of_history(at))[:2], mark == TOMBSTONE
+
+    def _records_of(self, versions: Iterator[bytes]) -> Iterator[bytes]:
+        reader = self.reader
+        for at in versions:
+            yield tagged(_stored(reader, at))
+
+    def _followed(self, records: Iterator[bytes]) -> Iterator[bytes]:
+        for record in records:
+            yield record if record[0] == RECORD_TAG else tagged(self._follow(record))
 
     def _event(self, kv: bytes, main: int, *, tombstone: bool, prev_kv: bool) -> Event:
         key = key_of(kv)
@@ -222,6 +232,11 @@ def covers(key: bytes, range_end: bytes, tested: bytes) -> bool:
     if not range_end:
         return tested == key
     return tested >= key and (range_end == FROM_KEY or tested < range_end)
+
+
+def _unprefixed(items: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    for key, value in items:
+        yield key[1:], value
 
 
 def _stored(reader: Reader, history_key: bytes) -> bytes:
