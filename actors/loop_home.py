@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DRAIN_MAX_S = 0.005
 """How long mailboxes are drained before the loop looks at its sockets again, so that no actor can starve them."""
 
-APART = frozenset({Envelope, Probe, Tick, _ActorStop})
+APART: Final = frozenset({Envelope, Probe, Tick, _ActorStop})
 """What is delivered by way of Pykka's hooks.  Anything else goes to the actor's handle, without a detour."""
 
 
@@ -55,7 +55,9 @@ class LoopInbox:
             self.scheduled = True
             self._home.schedule(self)
 
-    put = tell
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Append from any thread."""
+        self.tell(envelope)
 
     def get(self) -> Envelope[Any]:
         """Remove and return the oldest; IndexError when empty (Pykka asks empty first)."""
@@ -104,8 +106,8 @@ class LoopHome:
         self._scheduled = False
         self._draining = False
         self._thread_id = 0
-        self._thread = threading.Thread(target=self._run_loop, name=name)
-        self._thread.start()
+        self._runner = threading.Thread(target=self._run_loop, name=name)
+        self._runner.start()
 
     def make_inbox(self, actor: NodeActor[Any]) -> Mailbox:
         """Return a mailbox that wakes the loop."""
@@ -155,7 +157,7 @@ class LoopHome:
         """Stop the loop after its actors have stopped, and wait for the thread; harmless when repeated."""
         with contextlib.suppress(RuntimeError):  # closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        self._runner.join()
 
     def _run_loop(self) -> None:
         self._thread_id = threading.get_ident()

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from actors.base import Home, NodeActor
 from actors.messages.common import Tick
@@ -62,9 +62,9 @@ STAGED_BYTES_MAX = 64 << 20
 """More than this is written without waiting for the rest of the mailbox."""
 
 
-_SYNCED = 0
-_SAVED = 1
-_REMOVED = 2
+_SYNCED: Final = 0
+_SAVED: Final = 1
+_REMOVED: Final = 2
 """Tokens of the work that the syncer and the janitor do."""
 
 

@@ -10,19 +10,21 @@ Layout of the 64 bits, high to low (etcd's ids have the same first two fields; o
 
 from __future__ import annotations
 
+from typing import Final
+
 from core.mvcc.varint import field, varint
 from core.types import MemberId, RequestId
 
-OWNER_BITS = 4
-OWNERS_MAX = 1 << OWNER_BITS
-_COUNTER_BITS = 7
-_SUFFIX_MASK = (1 << 48) - 1
+OWNER_BITS: Final = 4
+OWNERS_MAX: Final = 1 << OWNER_BITS
+_COUNTER_BITS: Final = 7
+_SUFFIX_MASK: Final = (1 << 48) - 1
 
 
-_REQUEST_HEADER_TAG = b"\xa2\x06"
+_REQUEST_HEADER_TAG: Final = b"\xa2\x06"
 """Field 100 of InternalRaftRequest."""
-_USER_TAG = b"\x12"
-_AUTH_REVISION_TAG = b"\x18"
+_USER_TAG: Final = b"\x12"
+_AUTH_REVISION_TAG: Final = b"\x18"
 """Fields 2 and 3 of RequestHeader."""
 
 

@@ -8,7 +8,7 @@ Belongs to the listener's loop thread.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from net.reading import READ_BYTES_MAX
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     """Returns what takes over an HTTP/1.1 connection from this request's body on; None for ordinary requests."""
 
 
-ALONE_AFTER_S = 20e-6
+ALONE_AFTER_S: Final = 20e-6
 """A connection that reads alone in a turn, so long after the end of the one before, that also had one reader alone, is
 taken to be the only busy one: its batch ends at once instead of waiting for what others may have ready.  Whoever else
 was ready is met within a few microseconds of that end, and then batches are gathered again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=Message)
 
-_ENTRY = InternalRaftRequest.DESCRIPTOR
-ENTRY_FIELDS = {varint(each.number << 3 | 2): each.name for each in _ENTRY.fields}
+_ENTRY: Final = InternalRaftRequest.DESCRIPTOR
+ENTRY_FIELDS: Final = {varint(each.number << 3 | 2): each.name for each in _ENTRY.fields}
 """Names of InternalRaftRequest's fields by the tag of one that is a message."""
 
 

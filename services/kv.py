@@ -7,7 +7,7 @@ large ones by a worker.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.apply.auth import check_txn as check_txn_permission
 from core.apply.cost import put_cost, txn_cost
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from services.node import Count, Node
 
 # Tags of InternalRaftRequest's fields: number << 3 | 2.
-PUT_TAG = b"\x22"
-DELETE_RANGE_TAG = b"\x2a"
-TXN_TAG = b"\x32"
-COMPACTION_TAG = b"\x3a"
+PUT_TAG: Final = b"\x22"
+DELETE_RANGE_TAG: Final = b"\x2a"
+TXN_TAG: Final = b"\x32"
+COMPACTION_TAG: Final = b"\x3a"
 
 INLINE_KEYS_MAX = 20_000
 """Ranges that may touch more keys than this run on a worker: 10,000 keys take about 4 ms."""

@@ -6,7 +6,7 @@ from a member that knows no leader, so that they go to another.  Behaviour: etcd
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from net.rpc import Call, Context, Status, Stream, StreamHandler, StreamMethod, UnaryMethod
     from services.node import Node
 
-_STATUS = "/etcdserverpb.Maintenance/Status"
-_SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
-_RANGE = "/etcdserverpb.KV/Range"
-_JUDGED = ("/etcdserverpb.", "/v3electionpb.", "/v3lockpb.")
+_STATUS: Final = "/etcdserverpb.Maintenance/Status"
+_SNAPSHOT: Final = "/etcdserverpb.Maintenance/Snapshot"
+_RANGE: Final = "/etcdserverpb.KV/Range"
+_JUDGED: Final = ("/etcdserverpb.", "/v3electionpb.", "/v3lockpb.")
 
 
 def standing_routes(node: Node, routes: Routes) -> Routes:

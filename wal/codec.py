@@ -8,7 +8,7 @@ Decoders raise ValueError for anything that is not such a message, and no other 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
@@ -32,8 +32,8 @@ from proto import etcdserver_pb2, raft_pb2, snap_pb2, wal_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_ENTRY_TYPES = tuple(EntryType)
-_UINT64_MAX = (1 << 64) - 1
+_ENTRY_TYPES: Final = tuple(EntryType)
+_UINT64_MAX: Final = (1 << 64) - 1
 
 
 class Metadata(NamedTuple):

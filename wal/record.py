@@ -7,7 +7,7 @@ a crash or has rotted.  Knows nothing of files, and of records' data only how to
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from google_crc32c import extend
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from core.raft.messages import Entry
 
 # On disk: never renumber.
-METADATA = 1
-ENTRY = 2
-STATE = 3
-CRC = 4
-SNAPSHOT = 5
+METADATA: Final = 1
+ENTRY: Final = 2
+STATE: Final = 3
+CRC: Final = 4
+SNAPSHOT: Final = 5
 
-_FRAME = Struct("<Q")
-_LENGTH_MASK = (1 << 56) - 1
-_HEAD_SIZE_BYTES_MAX = 20
+_FRAME: Final = Struct("<Q")
+_LENGTH_MASK: Final = (1 << 56) - 1
+_HEAD_SIZE_BYTES_MAX: Final = 20
 """Tag and number of a record's kind (2), checksum (6) and data length (11), and one to spare."""
 
-_ONE_BYTE = tuple(bytes((number,)) for number in range(256))
-_PADDING = tuple(bytes(count) for count in range(8))
+_ONE_BYTE: Final = tuple(bytes((number,)) for number in range(256))
+_PADDING: Final = tuple(bytes(count) for count in range(8))
 
 
 class TornRecord(WalCorrupt):

@@ -5,20 +5,20 @@ Nested transactions count, with the costlier branch of each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proto.rpc_pb2 import PutRequest, RequestOp, TxnRequest
 
-PUT_OVERHEAD_BYTES = 256
+PUT_OVERHEAD_BYTES: Final = 256
 """What a key costs beside its own bytes and its value's."""
 
-LEASE_COST_BYTES = 64
+LEASE_COST_BYTES: Final = 64
 
 
-_PUT_SIZE_BYTES_MIN = 7
+_PUT_SIZE_BYTES_MIN: Final = 7
 """An operation that puts a key of one byte, in wire form."""
 
 

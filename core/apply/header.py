@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from core.mvcc.varint import varint
 from core.types import MemberId
 
-HEADER_TAG = b"\x0a"
+HEADER_TAG: Final = b"\x0a"
 
 
 class ResponseHeaders:

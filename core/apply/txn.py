@@ -6,7 +6,7 @@ Works on protobuf objects of the client API and knows no store.  Evaluation is i
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.errors import (
     DuplicateKey,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from proto.rpc_pb2 import DeleteRangeRequest, PutRequest, RequestOp, TxnRequest
 
-_SORT_ORDERS = frozenset(RangeRequest.SortOrder.values())
-_SORT_TARGETS = frozenset(RangeRequest.SortTarget.values())
+_SORT_ORDERS: Final = frozenset(RangeRequest.SortOrder.values())
+_SORT_TARGETS: Final = frozenset(RangeRequest.SortTarget.values())
 
 
 def check_range(request: RangeRequest) -> None:

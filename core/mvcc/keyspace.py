@@ -14,22 +14,23 @@ from __future__ import annotations
 
 from enum import Enum
 from struct import Struct
+from typing import Final
 
-RECORDS = b"r"
-CURRENT = b"c"
-HISTORY = b"k"
-ATTACHED = b"a"
-LAYOUT = b"0"
+RECORDS: Final = b"r"
+CURRENT: Final = b"c"
+HISTORY: Final = b"k"
+ATTACHED: Final = b"a"
+LAYOUT: Final = b"0"
 """Holds what describes the store itself; see storage/schema.py."""
 
-TOMBSTONE = b"t"
-FROM_KEY = b"\x00"
+TOMBSTONE: Final = b"t"
+FROM_KEY: Final = b"\x00"
 """As range_end: every key from the first on."""
 
-_RECORD = Struct(">cQcQ")
-_REVISION = Struct(">QI")
-_MAIN = Struct(">Q")
-REVISION_SIZE_BYTES = 12
+_RECORD: Final = Struct(">cQcQ")
+_REVISION: Final = Struct(">QI")
+_MAIN: Final = Struct(">Q")
+REVISION_SIZE_BYTES: Final = 12
 """The length of main and sub at the end of a history key."""
 
 

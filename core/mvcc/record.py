@@ -9,13 +9,13 @@ KeyValue's fields are always written in the order of their numbers, as etcd does
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from core.mvcc.varint import SMALL, TWO_BYTES_END, read_varint, signed, varint
 
-RECORD_TAG = 0x12
-POINTER_TAG = b"\x00"
-INLINE_SIZE_BYTES_MAX = 8192
+RECORD_TAG: Final = 0x12
+POINTER_TAG: Final = b"\x00"
+INLINE_SIZE_BYTES_MAX: Final = 8192
 """A larger KeyValue gets a pointer: below it one read beats two, above it the second write costs more than that."""
 
 

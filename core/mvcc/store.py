@@ -10,7 +10,7 @@ revision 1, each transaction that changes a key adds one, its changes have sub r
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from core.mvcc.compaction import Compaction
 from core.mvcc.keyspace import CURRENT, RECORDS, Bucket, after, record_revision, record_start
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from core.mvcc.backend import Backend
 
-EMPTY_REVISION = 1
-_APPLIED_INDEX = Bucket.META.prefix + b"consistent_index"
-_APPLIED_TERM = Bucket.META.prefix + b"term"
+EMPTY_REVISION: Final = 1
+_APPLIED_INDEX: Final = Bucket.META.prefix + b"consistent_index"
+_APPLIED_TERM: Final = Bucket.META.prefix + b"term"
 
 
 def never() -> bool:
@@ -54,7 +54,7 @@ class NoLeases:
         """Do nothing."""
 
 
-_NO_LEASES = NoLeases()
+_NO_LEASES: Final = NoLeases()
 
 
 class Store:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-TWO_BYTES_END = 1 << 14
-_UINT64_MASK = 0xFFFFFFFFFFFFFFFF
-_SIGN_BIT = 1 << 63
+from typing import Final
+
+TWO_BYTES_END: Final = 1 << 14
+_UINT64_MASK: Final = 0xFFFFFFFFFFFFFFFF
+_SIGN_BIT: Final = 1 << 63
 
 
-INNER = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(TWO_BYTES_END))
+INNER: Final = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(TWO_BYTES_END))
 """14 bits as two bytes that others follow."""
-SMALL = tuple(
+SMALL: Final = tuple(
     bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7)) for number in range(TWO_BYTES_END)
 )
 """14 bits as the last, or only, bytes of a number.  Looking up takes a tenth of making; hot code does it by itself."""

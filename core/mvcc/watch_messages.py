@@ -8,7 +8,7 @@ Fields: message WatchResponse of etcdserverpb and Event of mvccpb; a zero value 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.mvcc.event import EventType
 from core.mvcc.varint import varint
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from core.mvcc.event import Event
 
-NO_WATCH_ID = -1
+NO_WATCH_ID: Final = -1
 """The id in an answer that concerns no watcher: a refused create, a progress request."""
 
-_CREATED = b"\x18\x01"
-_CANCELED = b"\x20\x01"
-_COMPACT_REVISION_TAG = b"\x28"
-_CANCEL_REASON_TAG = b"\x32"
-_FRAGMENT = b"\x38\x01"
-_EVENTS_TAG = b"\x5a"
-_DELETE_TYPE = b"\x08\x01"
+_CREATED: Final = b"\x18\x01"
+_CANCELED: Final = b"\x20\x01"
+_COMPACT_REVISION_TAG: Final = b"\x28"
+_CANCEL_REASON_TAG: Final = b"\x32"
+_FRAGMENT: Final = b"\x38\x01"
+_EVENTS_TAG: Final = b"\x5a"
+_DELETE_TYPE: Final = b"\x08\x01"
 
 
 def watch_id_field(watch_id: int) -> bytes:

@@ -7,14 +7,14 @@ walks over groups that do not match.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sortedcontainers import SortedDict
 
 if TYPE_CHECKING:
     from core.mvcc.watch_streams import Watcher
 
-FROM_KEY = b"\x00"
+FROM_KEY: Final = b"\x00"
 """The range_end that means every key from the first on."""
 
 

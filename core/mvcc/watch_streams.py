@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, NewType, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, NewType, Protocol
 
 from core.mvcc.event import EventType
 from core.mvcc.watch_messages import event_field, watch_id_field
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 StreamId = NewType("StreamId", int)
 """Names one open watch stream; whoever opens it chooses the number."""
 
-FILTER_NO_PUT = 0
-FILTER_NO_DELETE = 1
+FILTER_NO_PUT: Final = 0
+FILTER_NO_DELETE: Final = 1
 """Numbers of WatchCreateRequest.FilterType (on the wire: never renumber)."""
 
-_NO_PUT = 1
-_NO_DELETE = 2
-_PREV_KV = 4
-_SPECIAL = 8
+_NO_PUT: Final = 1
+_NO_DELETE: Final = 2
+_PREV_KV: Final = 4
+_SPECIAL: Final = 8
 
 
 class WatchCreate(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from itertools import accumulate
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.raft.messages import Entry, EntryType
 from core.types import Index, Term
@@ -17,11 +17,11 @@ from core.types import Index, Term
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ENTRY_OVERHEAD_BYTES = 16
+ENTRY_OVERHEAD_BYTES: Final = 16
 """What an entry takes in a message besides its data, roughly; it keeps a bound in bytes honest for tiny entries."""
 
-_new_entry = tuple.__new__  # as Entry(...), at three fifths of the cost: a put makes one
-_term_of = itemgetter(0)
+_new_entry: Final = tuple.__new__  # as Entry(...), at three fifths of the cost: a put makes one
+_term_of: Final = itemgetter(0)
 
 
 class RaftLog:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from core.types import Index, MemberId, Term
 
-NOBODY = MemberId(0)
+NOBODY: Final = MemberId(0)
 """The member id that stands for no member: no leader known, no vote cast, no transfer under way."""
 
-CAMPAIGN_TRANSFER = b"CampaignTransfer"
+CAMPAIGN_TRANSFER: Final = b"CampaignTransfer"
 """The context of a vote request whose sender was told to campaign by the leader itself (on the wire: never change)."""
 
 

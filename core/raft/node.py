@@ -12,7 +12,7 @@ a slow disk then delays only its own member, and a restart never finds entries a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.raft import confchange, events
 from core.raft.candidate import Candidate, PreCandidate
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from core.raft.messages import ConfChange, ConfChangeV2, Entry, Snapshot
     from core.raft.tracker import Progress
 
-_WITHOUT_TERM = frozenset({MessageType.PROPOSE, MessageType.READ_INDEX})
-_MAY_COME_BACK = _WITHOUT_TERM | {MessageType.TRANSFER_LEADER}  # passed on by others with their sender unchanged
-_FROM_LEADER = frozenset({MessageType.APPEND, MessageType.HEARTBEAT, MessageType.SNAPSHOT})
-_VOTES = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
+_WITHOUT_TERM: Final = frozenset({MessageType.PROPOSE, MessageType.READ_INDEX})
+_MAY_COME_BACK: Final = _WITHOUT_TERM | {MessageType.TRANSFER_LEADER}  # passed on by others with their sender unchanged
+_FROM_LEADER: Final = frozenset({MessageType.APPEND, MessageType.HEARTBEAT, MessageType.SNAPSHOT})
+_VOTES: Final = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ thesis section 6.4.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.raft import quorum
 from core.types import Index, MemberId
@@ -17,7 +17,7 @@ from core.types import Index, MemberId
 if TYPE_CHECKING:
     from core.raft.messages import ConfState
 
-NUMBER_BYTES = 8
+NUMBER_BYTES: Final = 8
 
 
 class Read(NamedTuple):

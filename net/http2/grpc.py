@@ -64,10 +64,13 @@ class GrpcCall(Http2Stream):
         self.deadline_s = deadline_s
         request.tally.started += 1
 
-    @cached_property
+    @property
     def reader(self) -> MessageReader:
         """Cuts the request; made when DATA comes that is not a whole request in one piece."""
-        return MessageReader(self.request.encoding, self.connection.commons.limits.receive_message_bytes_max)
+        if self.cutter is None:
+            bytes_max = self.connection.commons.limits.receive_message_bytes_max
+            self.cutter = MessageReader(self.request.encoding, bytes_max)
+        return self.cutter
 
     @property
     def method(self) -> str:

@@ -24,7 +24,7 @@ P = ParamSpec("P")
 _MESSAGE: Final = Struct(">IBIBI")
 """The header of a DATA frame and the prefix of the message in it."""
 
-_pack_message = _MESSAGE.pack
+_pack_message: Final = _MESSAGE.pack
 
 
 class StreamCall(GrpcCall):
