@@ -18,7 +18,7 @@ from core.mvcc.view import covers
 from proto.rpc_pb2 import Compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from core.mvcc.view import View
     from proto.rpc_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
@@ -113,7 +113,7 @@ class Plan:
     def __init__(self, state: State, request: TxnRequest) -> None:
         self.succeeded = _all_hold(state, request.compare)
         self.steps: list[Step] = []
-        for op in request.success if self.succeeded else request.failure:
+        for op in (request.success if self.succeeded else request.failure)[:]:  # slices: see txn.py
             match op.WhichOneof("request"):
                 case "request_put":
                     self.steps.append((PUT, op.request_put))
@@ -197,8 +197,8 @@ def _check_put(
             raise KeyNotFound
 
 
-def _all_hold(state: State, compares: Iterable[Compare]) -> bool:
-    for compare in compares:  # noqa: SIM110 - a generator costs more than most compares
+def _all_hold(state: State, compares: Sequence[Compare]) -> bool:
+    for compare in compares[:]:  # noqa: SIM110 - a generator costs more than most compares
         if not _holds(state, compare):
             return False
     return True

@@ -63,7 +63,7 @@ def check_txn(request: TxnRequest, max_ops: int) -> None:
 def is_read_only(request: TxnRequest) -> bool:
     """Tell whether the transaction needs no proposal.  A nested one makes it a write, whatever it holds."""
     for ops in (request.success, request.failure):
-        for op in ops:
+        for op in ops[:]:
             if not op.HasField("request_range"):
                 return False
     return True
@@ -79,12 +79,14 @@ def _check_operations(request: TxnRequest, max_ops: int) -> None:
     count = max(len(compares), len(success), len(failure))
     if count > max_ops:
         raise TooManyOps
-    for compare in compares:
+    # Slices: going through a repeated field itself ends with an IndexError within, which costs more than an operation.
+    for compare in compares[:]:
         if not compare.key:
             raise EmptyKey
-    for ops in (success, failure):
-        for op in ops:
-            _check_operation(op, max_ops - count)
+    for op in success[:]:
+        _check_operation(op, max_ops - count)
+    for op in failure[:]:
+        _check_operation(op, max_ops - count)
 
 
 def _check_operation(op: RequestOp, max_ops: int) -> None:
