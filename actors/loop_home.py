@@ -190,7 +190,9 @@ class LoopHome:
             if not count:
                 continue  # it was filled while it was drained, and came up once more
             try:
-                for _ in range(count):
+                left = count
+                while left:  # not a range: most counts are 1
+                    left -= 1
                     message = queue.popleft()
                     if type(message) in APART:
                         handle = inbox.deliver(message)

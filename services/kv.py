@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from core.apply.auth import check_txn as check_txn_permission
 from core.apply.cost import put_cost, txn_cost
 from core.apply.evaluate import read_only_txn_response
+from core.apply.plain_put import plain_put
 from core.apply.range import range_response
 from core.apply.txn import check_delete, check_put, check_range, check_txn, is_read_only, is_serializable
 from core.auth.permissions import READ
@@ -44,10 +45,12 @@ class KvService:
 
     def put(self, call: Call, payload: bytes) -> None:
         """Put one key."""
-        request = decode_entry(call, PutRequest, PUT_TAG, payload, check_put)
-        if request is None:
+        size_bytes = len(payload)
+        if size_bytes <= self._node.fits_bytes and plain_put(payload, 0, size_bytes) is not None:
+            self._node.propose(call, PUT_TAG, payload)
             return
-        if len(payload) <= self._node.fits_bytes or self._node.may_grow(call, put_cost(request)):
+        request = decode_entry(call, PutRequest, PUT_TAG, payload, check_put)
+        if request is not None and self._node.may_grow(call, put_cost(request)):
             self._node.propose(call, PUT_TAG, payload)
 
     def delete_range(self, call: Call, payload: bytes) -> None:

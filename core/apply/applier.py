@@ -18,6 +18,7 @@ from core.apply.auth import AuthApplier
 from core.apply.conf_state import decode_conf_state, encode_conf_state
 from core.apply.cost import put_cost, surely_fits_bytes, txn_cost
 from core.apply.kv import KvExecutor
+from core.apply.plain_put import plain_put_entry
 from core.apply.v2_request import Attributes, ClusterVersion, meaning, v2_request
 from core.errors import EtcdError, LeaseExists, NoSpace
 from core.lease.book import LeaseBook
@@ -262,6 +263,15 @@ class Applier:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def _apply_request(self, data: bytes) -> None:
+        if len(data) <= self._fits_bytes and not self.alarms.any and not self._auth_book.enabled:
+            plain = plain_put_entry(data)
+            if plain is not None:
+                (key, value, lease), request_id = plain
+                try:
+                    self._effects.outcomes.append((request_id, self._kv.put(key, value, lease)))
+                except EtcdError as error:
+                    self._effects.outcomes.append((request_id, error))
+                return
         kind = _KIND_BY_FIRST_BYTE.get(data[0], "")
         if not kind and (old := v2_request(data)) is not None:
             self._apply_v2(old)
