@@ -12,7 +12,7 @@ from net.http2 import frames, guard
 from net.http2.dispatch import BUFFERED_BYTES_MAX, CONNECTION_WINDOW_BYTES
 from net.http2.frames import END_HEADERS, END_STREAM, ErrorCode, frame
 from net.http2.life import RESET_IDS_MAX
-from net.http2.sending import QUEUED_BYTES_MAX
+from net.http2.sending import QUEUED_BYTES_MAX, TURN_BYTES_MAX
 from net.http2.stream import STREAM_WINDOW_BYTES
 from net.rpc import Call, Limits, Status
 from net.transports import LINGER_S
@@ -67,6 +67,35 @@ def test_bad_preface(first: bytes) -> None:
     client = Client(greet=False)
     client.feed(first)
     assert client.transport.sent_eof
+
+
+def test_a_large_answer_leaves_in_several_turns() -> None:
+    """A client that reads as fast as it is sent to must not keep the loop from everybody else."""
+    client = Client()
+    room = 8 * TURN_BYTES_MAX
+    client.feed(
+        frames.settings_frame({frames.SETTINGS_INITIAL_WINDOW_SIZE: room}),
+        frames.window_update_frame(0, room),
+        client.headers(1, path="Hold"),
+        data(1, b""),
+    )
+    client.received()
+    [(call, _)] = client.service.held
+    message = bytes(4 * TURN_BYTES_MAX)
+    before = len(client.transport.written)
+    call.reply(message)
+    sent_bytes = []
+    while client.world.loop.soon:
+        callbacks, client.world.loop.soon = client.world.loop.soon, []
+        for callback in callbacks:
+            callback()
+        sent_bytes.append(len(client.transport.written) - before)
+        before = len(client.transport.written)
+    assert 3 < len(sent_bytes) < 10
+    assert max(sent_bytes) < 1.5 * TURN_BYTES_MAX
+    body, fields = client.outcome(1)
+    assert body == b"\0" + uint32(len(message)) + message
+    assert fields["grpc-status"] == "0"
 
 
 def test_one_write_per_read() -> None:
