@@ -37,8 +37,9 @@ NEVER = -1
 """The compact revision of a store that was never compacted."""
 _SCHEDULED = Bucket.META.prefix + b"scheduledCompactRev"
 _FINISHED = Bucket.META.prefix + b"finishedCompactRev"
-_WALKED_PER_LOOK = 16
-"""Revisions read between two looks at the time, which cost as much as one or two of them."""
+_WALKED_PER_LOOK = 32
+"""Revisions read between two looks at the time, half a millisecond: a step gets so far even where others have the
+processor most of the time."""
 
 
 class Compaction:
