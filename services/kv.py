@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from core.apply.auth import check_txn as check_txn_permission
 from core.apply.cost import put_cost, txn_cost
 from core.apply.evaluate import read_only_txn_response
-from core.apply.plain_put import plain_put
+from core.apply.plain import plain_put, plain_txn
 from core.apply.range import range_response
 from core.apply.txn import check_delete, check_put, check_range, check_txn, is_read_only, is_serializable
 from core.auth.permissions import READ
@@ -75,11 +75,16 @@ class KvService:
 
     def txn(self, call: Call, payload: bytes) -> None:
         """Compare, then take one of two branches."""
+        size_bytes = len(payload)
+        plain = plain_txn(payload, 0, size_bytes) if size_bytes <= self._node.fits_bytes else None
+        if plain is not None and plain.ops_count <= self._txn_ops_max:
+            self._node.propose(call, TXN_TAG, payload)
+            return
         request = decode_entry(call, TxnRequest, TXN_TAG, payload, self._check_txn)
         if request is None:
             return
         if not is_read_only(request):
-            if len(payload) <= self._node.fits_bytes or self._node.may_grow(call, txn_cost(request)):
+            if self._node.may_grow(call, txn_cost(request)):
                 self._node.propose(call, TXN_TAG, payload)
         elif is_serializable(request):
             self._read_only_txn(call, request, self._node.view)

@@ -23,7 +23,7 @@ MODULES: Final = {
     "actors": "apply load loop_home raft serve wal watch",
     "core": "metrics request_id types",
     "core/alarms": "book quota",
-    "core/apply": "applier cost evaluate header kv numbers plain_put range txn",
+    "core/apply": "applier cost evaluate header kv numbers plain range txn",
     "core/lease": "book",
     "core/mvcc": "event keyspace ranks record staging store varint view watch_hub watch_messages watch_ranges"
     " watch_streams write",

@@ -18,7 +18,7 @@ from core.apply.auth import AuthApplier
 from core.apply.conf_state import decode_conf_state, encode_conf_state
 from core.apply.cost import put_cost, surely_fits_bytes, txn_cost
 from core.apply.kv import KvExecutor
-from core.apply.plain_put import plain_put_entry
+from core.apply.plain import PlainTxn, plain_entry
 from core.apply.v2_request import Attributes, ClusterVersion, meaning, v2_request
 from core.errors import EtcdError, LeaseExists, NoSpace
 from core.lease.book import LeaseBook
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from core.alarms.quota import Quota
     from core.apply.header import ResponseHeaders
+    from core.apply.plain import PlainPut
     from core.apply.v2_request import V2Request
     from core.membership.member import Member
     from core.mvcc.event import Revised
@@ -264,13 +265,9 @@ class Applier:
 
     def _apply_request(self, data: bytes) -> None:
         if len(data) <= self._fits_bytes and not self.alarms.any and not self._auth_book.enabled:
-            plain = plain_put_entry(data)
+            plain = plain_entry(data)
             if plain is not None:
-                (key, value, lease), request_id = plain
-                try:
-                    self._effects.outcomes.append((request_id, self._kv.put(key, value, lease)))
-                except EtcdError as error:
-                    self._effects.outcomes.append((request_id, error))
+                self._apply_plain(*plain)
                 return
         kind = _KIND_BY_FIRST_BYTE.get(data[0], "")
         if not kind and (old := v2_request(data)) is not None:
@@ -289,6 +286,18 @@ class Applier:
         request_id = RequestId(request.header.ID or request.ID)
         if outcome:
             self._effects.outcomes.append((request_id, outcome))
+
+    def _apply_plain(self, request: PlainPut | PlainTxn, request_id: RequestId) -> None:
+        outcome: bytes | EtcdError
+        try:
+            if isinstance(request, PlainTxn):
+                outcome = self._kv.txn_plain(request)
+            else:
+                key, value, lease = request
+                outcome = self._kv.put(key, value, lease)
+        except EtcdError as error:
+            outcome = error
+        self._effects.outcomes.append((request_id, outcome))
 
     def _kind(self, request: InternalRaftRequest) -> str:
         for descriptor, _ in request.ListFields():

@@ -15,13 +15,14 @@ from core.errors import Compacted, FutureRevision, KeyNotFound, LeaseNotFound
 from core.mvcc.record import number_of, untagged, value_of
 from core.mvcc.varint import field
 from core.mvcc.view import covers
-from proto.rpc_pb2 import Compare
+from proto.rpc_pb2 import Compare, RangeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from core.apply.plain import PlainTxn
     from core.mvcc.view import View
-    from proto.rpc_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
+    from proto.rpc_pb2 import DeleteRangeRequest, PutRequest, TxnRequest
 
     Count = Callable[[bytes, bytes], int]
     Step = tuple[bytes, Any]
@@ -51,6 +52,8 @@ RANGE: Final = b"\x0a"
 PUT: Final = b"\x12"
 DELETE_RANGE: Final = b"\x1a"
 TXN: Final = b"\x22"
+PLAIN_PUT: Final = b"plain"
+"""A put that came as key, value and lease."""
 
 
 class Executor(Protocol):
@@ -61,6 +64,9 @@ class Executor(Protocol):
 
     def put(self, request: PutRequest, /) -> bytes:
         """Set one key."""
+
+    def put_plain(self, key: bytes, value: bytes, lease: int, /) -> bytes:
+        """Set one key, where that is all there is to say."""
 
     def delete_range(self, request: DeleteRangeRequest, /) -> bytes:
         """Delete a key or a range."""
@@ -100,6 +106,10 @@ class ReadOnlyExecutor:
         """Never called: is_read_only() has been asked."""
         raise AssertionError(request)
 
+    def put_plain(self, key: bytes, value: bytes, lease: int, /) -> bytes:
+        """Never called either."""
+        raise AssertionError((key, value, lease))
+
     def delete_range(self, request: DeleteRangeRequest, /) -> bytes:
         """Never called either."""
         raise AssertionError(request)
@@ -110,19 +120,9 @@ class Plan:
 
     __slots__ = ("steps", "succeeded")
 
-    def __init__(self, state: State, request: TxnRequest) -> None:
-        self.succeeded = _all_hold(state, request.compare)
-        self.steps: list[Step] = []
-        for op in (request.success if self.succeeded else request.failure)[:]:  # slices: see txn.py
-            match op.WhichOneof("request"):
-                case "request_put":
-                    self.steps.append((PUT, op.request_put))
-                case "request_range":
-                    self.steps.append((RANGE, op.request_range))
-                case "request_delete_range":
-                    self.steps.append((DELETE_RANGE, op.request_delete_range))
-                case _:
-                    self.steps.append((TXN, Plan(state, op.request_txn)))
+    def __init__(self, steps: list[Step], *, succeeded: bool) -> None:
+        self.steps = steps
+        self.succeeded = succeeded
 
     def check(self, state: State, lease_exists: Callable[[int], bool]) -> None:
         """Raise what refuses one of the chosen operations, seen on the state before all of them.
@@ -133,7 +133,10 @@ class Plan:
 
     def _check(self, state: State, lease_exists: Callable[[int], bool], deletes: list[DeleteRangeRequest]) -> None:
         for kind, step in self.steps:
-            if kind is PUT:
+            if kind is PLAIN_PUT:
+                if step[2] and not lease_exists(step[2]):
+                    raise LeaseNotFound
+            elif kind is PUT:
                 if step.lease or step.ignore_value or step.ignore_lease:
                     _check_put(state, step, lease_exists, deletes)
             elif kind is RANGE:
@@ -147,8 +150,8 @@ class Plan:
         """Run the chosen operations in order; return the fields of TxnResponse behind the header."""
         answer = [b"\x10\x01"] if self.succeeded else []
         for kind, step in self.steps:
-            if kind is PUT:
-                response = executor.put(step)
+            if kind is PUT or kind is PLAIN_PUT:
+                response = executor.put(step) if kind is PUT else executor.put_plain(*step)
                 size = len(response)
                 if size < _BYTE_END - 2:
                     answer.append(b"\x1a%c\x12%c%b" % (size + 2, size, response))
@@ -164,9 +167,43 @@ class Plan:
         return b"".join(answer)
 
 
+def planned(state: State, request: TxnRequest) -> Plan:
+    """Return which way *request* goes in *state*."""
+    succeeded = _all_hold(state, request.compare)
+    steps: list[Step] = []
+    for op in (request.success if succeeded else request.failure)[:]:  # slices: see txn.py
+        match op.WhichOneof("request"):
+            case "request_put":
+                steps.append((PUT, op.request_put))
+            case "request_range":
+                steps.append((RANGE, op.request_range))
+            case "request_delete_range":
+                steps.append((DELETE_RANGE, op.request_delete_range))
+            case _:
+                steps.append((TXN, planned(state, op.request_txn)))
+    return Plan(steps, succeeded=succeeded)
+
+
+def planned_plain(state: State, request: PlainTxn) -> Plan:
+    """Do the same for a transaction that was read without protobuf."""
+    succeeded = True
+    for result, target, key, operand in request.compares:
+        kv = state.get(key)
+        if (kv is None and target == _VALUE) or not _satisfies(kv or b"", result, target, operand):
+            succeeded = False
+            break
+    steps: list[Step] = []
+    for op in request.success if succeeded else request.failure:
+        if isinstance(op, tuple):
+            steps.append((PLAIN_PUT, op))
+        else:
+            steps.append((RANGE, RangeRequest(key=op)))
+    return Plan(steps, succeeded=succeeded)
+
+
 def read_only_txn_response(view: View, request: TxnRequest, header: bytes, count: Count | None = None) -> bytes:
     """Return the TxnResponse of a transaction that only reads.  Raises FutureRevision or Compacted."""
-    plan = Plan(view, request)
+    plan = planned(view, request)
     plan.check(view, _no_lease)
     return header + plan.run(ReadOnlyExecutor(view, count))
 
@@ -220,11 +257,16 @@ def _holds(state: State, compare: Compare) -> bool:
 
 def _holds_for(kv: bytes, compare: Compare) -> bool:
     """Tell whether *compare* holds for one stored state.  What was not given is 0 or empty."""
-    holds = _RESULTS.get(compare.result)
+    target = compare.target
+    operand = compare.value if target == _VALUE else getattr(compare, _NUMBERS[target][0]) if target in _NUMBERS else 0
+    return _satisfies(kv, compare.result, target, operand)
+
+
+def _satisfies(kv: bytes, result: int, target: int, operand: int | bytes) -> bool:
+    holds = _RESULTS.get(result)
     if holds is None:
         return True  # a result that etcd does not know refuses nothing there either
-    target = compare.target
     if target == _VALUE:
-        return holds(value_of(kv), compare.value)
-    name, tag = _NUMBERS.get(target, ("", 0))
-    return holds(number_of(kv, tag), getattr(compare, name)) if name else holds(0, 0)
+        return holds(value_of(kv), operand)
+    found = _NUMBERS.get(target)
+    return holds(0 if found is None else number_of(kv, found[1]), operand)

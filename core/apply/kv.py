@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from core.apply.evaluate import Plan
+from core.apply.evaluate import planned, planned_plain
 from core.apply.header import ResponseHeaders, operation_header
 from core.apply.range import range_response
 from core.errors import KeyNotFound, LeaseNotFound
@@ -18,6 +18,8 @@ from core.mvcc.varint import field, varint
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from core.apply.evaluate import Plan
+    from core.apply.plain import PlainTxn
     from core.mvcc.event import Revised
     from core.mvcc.store import Store
     from core.mvcc.write import WriteTransaction
@@ -88,7 +90,14 @@ class KvExecutor:
     def txn(self, request: TxnRequest) -> bytes:
         """Apply a Txn; return the TxnResponse.  Raises what its pre-check finds, without any effect."""
         transaction = self._store.transaction(self._leases)
-        plan = Plan(transaction, request)
+        return self._run(transaction, planned(transaction, request))
+
+    def txn_plain(self, request: PlainTxn) -> bytes:
+        """Do the same for one that was read without protobuf."""
+        transaction = self._store.transaction(self._leases)
+        return self._run(transaction, planned_plain(transaction, request))
+
+    def _run(self, transaction: WriteTransaction, plan: Plan) -> bytes:
         plan.check(transaction, self._leases.exists)
         answer = plan.run(_TransactionExecutor(transaction))
         return self._end(transaction) + answer
@@ -131,6 +140,10 @@ class _TransactionExecutor:
         before = transaction.put(key, value, lease)
         header = self._operation_header()
         return header + field(b"\x12", before) if request.prev_kv and before is not None else header
+
+    def put_plain(self, key: bytes, value: bytes, lease: int, /) -> bytes:
+        self._transaction.put(key, value, lease)
+        return self._operation_header()
 
     def delete_range(self, request: DeleteRangeRequest, /) -> bytes:
         deleted = self._transaction.delete_range(request.key, request.range_end)
