@@ -35,7 +35,8 @@ class Ticker:
         self._clock = clock
         self._period_s = period_s
         self._listeners: list[_Listener] = []
-        self._asked: queue.SimpleQueue[tuple[float, AnyDelivery] | None] = queue.SimpleQueue()
+        # Not a SimpleQueue: in Python 3.11 its get() waits for ever if its timeout is over before the wait has begun.
+        self._asked: queue.Queue[tuple[float, AnyDelivery] | None] = queue.Queue()
         self._due: list[tuple[float, int, AnyDelivery]] = []
         self._order = 0
         self._thread = threading.Thread(target=self._run, name="Ticker")

@@ -50,7 +50,8 @@ class UntilStopped:
 
     def wait_for(self, work: Callable[[], T]) -> T:
         """Return what *work* returns, or raise what it raises; Stopped."""
-        outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+        # Not a SimpleQueue, whose get() may overlook that its timeout is over (see daemon/ticker.py).
+        outcome: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
 
         def run() -> None:
             try:

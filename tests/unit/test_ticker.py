@@ -69,6 +69,39 @@ def test_ticks_come_again_and_again_to_all(ticker: Ticker) -> None:
         assert times == sorted(set(times))
 
 
+class ShortClock(FakeClock):
+    """A microsecond goes by between two looks, whatever really does."""
+
+    def monotonic_s(self) -> float:
+        self.pass_s(1e-6)
+        return super().monotonic_s()
+
+
+class Again:
+    """Asks the ticker for the next message when it is told one."""
+
+    def __init__(self, ticker: Ticker, last: int) -> None:
+        self.done = Mailbox()
+        self._ticker = ticker
+        self._last = last
+
+    def tell(self, number: int) -> None:
+        if number == self._last:
+            self.done.tell(number)
+        else:
+            self._ticker.after(1e-6 * (number % 5), Delivery(self, number + 1))
+
+
+def test_very_short_waits_come_to_an_end() -> None:
+    """A wait that is over before it has begun must not last for ever: no tick would come after it."""
+    ticker = Ticker(ShortClock(), 1.0)
+    again = Again(ticker, 20_000)
+    ticker.start()
+    ticker.after(0.0, Delivery(again, 0))
+    assert again.done.get() == 20_000
+    ticker.stop()
+
+
 def test_who_has_not_taken_a_tick_gets_no_second(ticker: Ticker) -> None:
     """After a stall a burst of ticks would look like an election timeout, and start an election for nothing."""
     stalled, running = Ticks(), Ticks()
