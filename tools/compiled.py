@@ -32,7 +32,7 @@ MODULES: Final = {
     "net": "commons deadlines tally",
     "net/http2": "connection dispatch frames grpc guard headers life messages opening plain request sending stream"
     " streaming",
-    "services": "decode kv request_times slow_requests standing watch",
+    "services": "decode kv request_times standing watch",
     "storage": "leveldb",
     "wal": "codec log record segment",
 }

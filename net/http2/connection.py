@@ -100,6 +100,10 @@ class Http2Connection(Dispatch):
         streams = self.streams
         message_bytes_max = self.commons.limits.receive_message_bytes_max
         within_block = self.unfinished_block is not None
+        head: int
+        flags: int
+        stream_id: int
+        size: int
         while end - position >= 9:
             head, flags, stream_id = unpack(data, position)
             if head > _LARGEST_HEAD:
