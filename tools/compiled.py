@@ -45,12 +45,9 @@ def sources() -> list[Path]:
 
 
 def built() -> Iterator[Path]:
-    """Return the extension modules in the tree: two for each source, the second of which holds the code."""
-    for source in sources():
-        for name in (source.stem, f"{source.stem}__mypyc"):
-            extension = ROOT / source.with_name(name + SUFFIX)
-            if extension.exists():
-                yield extension
+    """Return the extension modules in the tree: two for each source, and those of sources that are no longer listed."""
+    for package in sorted({source.parts[0] for source in sources()}):
+        yield from (ROOT / package).rglob(f"*{SUFFIX}")
 
 
 def stale() -> list[Path]:

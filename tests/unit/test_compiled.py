@@ -22,6 +22,18 @@ def test_the_list_names_modules_that_are_there() -> None:
     assert [source for source in compiled.sources() if not (compiled.ROOT / source).exists()] == []
 
 
+def test_what_was_compiled_is_removed_though_it_is_not_listed_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old machine code of a module that has left the list would be run for good, whatever its source says."""
+    monkeypatch.setattr(compiled, "ROOT", tmp_path)
+    for name in (f"core/left{compiled.SUFFIX}", f"core/raft/left__mypyc{compiled.SUFFIX}", "core/left.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    compiled.remove()
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["left.py"]
+
+
 @pytest.mark.parametrize(("age_s", "stale"), [(0.0, []), (60.0, ["loaded"])])
 def test_a_source_changed_after_it_was_compiled_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float, stale: list[str]
