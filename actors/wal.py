@@ -18,7 +18,6 @@ have dropped what it should have written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -72,15 +71,17 @@ class _Flush:
     """A note to self: everything before me is staged."""
 
 
-@dataclass(slots=True)
 class _Batch:
     """What one sync makes durable, and what leaves after it."""
 
-    entries: list[Entry] = field(default_factory=list)
-    hard_state: HardState | None = None
-    after: list[AnyDelivery] = field(default_factory=list)
-    must_sync: bool = False
-    size_bytes: int = 0
+    __slots__ = ("after", "entries", "hard_state", "must_sync", "size_bytes")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.hard_state: HardState | None = None
+        self.after: list[AnyDelivery] = []
+        self.must_sync = False
+        self.size_bytes = 0
 
     @property
     def empty(self) -> bool:
@@ -89,13 +90,13 @@ class _Batch:
 
     def followed_by(self, later: _Batch) -> _Batch:
         """Return both in one."""
-        return _Batch(
-            self.entries + later.entries,
-            later.hard_state or self.hard_state,
-            self.after + later.after,
-            must_sync=self.must_sync or later.must_sync,
-            size_bytes=self.size_bytes + later.size_bytes,
-        )
+        both = _Batch()
+        both.entries = self.entries + later.entries
+        both.hard_state = later.hard_state or self.hard_state
+        both.after = self.after + later.after
+        both.must_sync = self.must_sync or later.must_sync
+        both.size_bytes = self.size_bytes + later.size_bytes
+        return both
 
 
 @final

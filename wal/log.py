@@ -197,18 +197,18 @@ class WriteAheadLog:
         """
         self._expect_usable()
         pieces, crc = frame_entries(entries, self._tail.end.crc)
-        saved = self._saved
+        state, last_index = self._saved
         if entries:
-            saved = _Saved(saved.hard_state, entries[-1].index)
+            last_index = entries[-1].index
         if hard_state is not None and hard_state != NO_HARD_STATE:
             frame, crc = frame_record(STATE, encode_hard_state(hard_state), crc)
             pieces.append(frame)
-            saved = _Saved(hard_state, saved.last_index)
+            state = hard_state
         if not pieces:
             return 0
         frames = b"".join(pieces)
         self._write(frames, crc)
-        self._saved = saved
+        self._saved = _Saved(state, last_index)
         return len(frames)
 
     def sync(self) -> None:

@@ -10,7 +10,6 @@ raft_internal.proto; buckets as etcd keeps them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.alarms.book import Alarm, AlarmBook
@@ -86,22 +85,34 @@ class Begun(NamedTuple):
     """The request that wants to wait until the removal is done (``physical``)."""
 
 
-@dataclass(slots=True)
 class Effects:
     """What applying a batch asks of the world, each list in the order of the entries."""
 
-    outcomes: list[tuple[RequestId, bytes | EtcdError]] = field(default_factory=list)
-    granted: list[tuple[LeaseId, int]] = field(default_factory=list)
-    revoked: list[LeaseId] = field(default_factory=list)
-    checkpointed: list[tuple[LeaseId, int]] = field(default_factory=list)
-    conf_changes: list[ConfChange | ConfChangeV2 | None] = field(default_factory=list)
-    compactions: list[Begun] = field(default_factory=list)
-    first_of_term: Term | None = None
-    """The term whose leader's empty entry was applied: it may expire leases now."""
-    cluster_changed: bool = False
-    """Members, their attributes or the cluster's version have changed."""
-    over_quota: bool = False
-    """A write was applied that takes the store over its quota: the alarm must be raised."""
+    __slots__ = (
+        "checkpointed",
+        "cluster_changed",
+        "compactions",
+        "conf_changes",
+        "first_of_term",
+        "granted",
+        "outcomes",
+        "over_quota",
+        "revoked",
+    )
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[RequestId, bytes | EtcdError]] = []
+        self.granted: list[tuple[LeaseId, int]] = []
+        self.revoked: list[LeaseId] = []
+        self.checkpointed: list[tuple[LeaseId, int]] = []
+        self.conf_changes: list[ConfChange | ConfChangeV2 | None] = []
+        self.compactions: list[Begun] = []
+        self.first_of_term: Term | None = None
+        """The term whose leader's empty entry was applied: it may expire leases now."""
+        self.cluster_changed = False
+        """Members, their attributes or the cluster's version have changed."""
+        self.over_quota = False
+        """A write was applied that takes the store over its quota: the alarm must be raised."""
 
 
 class Applier:
