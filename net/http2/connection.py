@@ -69,6 +69,13 @@ class Http2Connection(Dispatch):
         self.last_read_s = commons.now()
         commons.delivering = True
         try:
+            self._take(data)
+            self.flush()
+        finally:  # what others have asked for by now waits for it, whatever became of this
+            commons.delivered(self.last_read_s)
+
+    def _take(self, data: bytes) -> None:
+        try:
             if not self._greeted:
                 data = self._greet(data)
             self._rest = data[self._frames(data) :] if self._greeted else data
@@ -77,8 +84,6 @@ class Http2Connection(Dispatch):
             self.grant()
         except ConnectionFaultError as fault:
             self.fail(fault.code, fault.reason)
-        self.flush()
-        commons.delivered(self.last_read_s)
 
     def _greet(self, data: bytes) -> bytes:
         if len(data) < len(frames.PREFACE):
