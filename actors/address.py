@@ -6,8 +6,7 @@ hands in a list with a tell.  Addresses are the only thing that one actor knows 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 M = TypeVar("M")
 M_contra = TypeVar("M_contra", contravariant=True)
@@ -20,9 +19,8 @@ class Address(Protocol[M_contra]):
         """Put *message* into the receiver's mailbox."""
 
 
-@dataclass(slots=True)
-class Delivery(Generic[M]):
-    """A message held back until its holder may send it.  Never changed; a frozen one takes twice as long to make."""
+class Delivery(NamedTuple, Generic[M]):
+    """A message held back until its holder may send it."""
 
     to: Address[M]
     message: M

@@ -40,6 +40,7 @@ from core.metrics import Sample
 from core.mvcc.hashing import CompactionHashes, HashKv, finish_hash, hash_compaction_steps
 from core.raft.messages import Snapshot
 from core.request_id import owner_of
+from core.tuples import make_tuple
 from core.types import Index, LeaseId, RequestId, Term
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._tell_of_auth()
         # What may be read is published before anybody hears of it: a client that reads after its answer finds it.
         view = store.view()
-        published = Published(view, self._term, self._commit, applier.allocated_bytes)
+        published = make_tuple(Published, (view, self._term, self._commit, applier.allocated_bytes))
         for observer in self._observers:
             observer.tell(published)
         if effects.outcomes:
@@ -282,13 +283,13 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             self._numbers.count(changes)
         if changes or effects.compactions:
             for watcher in self._watch:
-                watcher.tell(Changed(changes, view, self._term))
+                watcher.tell(make_tuple(Changed, (changes, view, self._term)))
         self._tell_of_leases(effects)
         self._tell_of_cluster(effects)
         if effects.over_quota:
             message.raft.tell(Propose([(RequestId(0), self._applier.nospace_alarm())], Nobody()))
         # A store that came as a snapshot may be ahead of the entries that raft has handed out.
-        message.raft.tell(Applied(message.entries[-1].index))
+        message.raft.tell(make_tuple(Applied, (message.entries[-1].index,)))
         took_s = self._clock.monotonic_s() - started_s
         if took_s > self._slow_s:
             self._numbers.slow_count += 1
@@ -352,7 +353,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             if owner in waiters:
                 by_owner.setdefault(owner, []).append(outcome)
         for owner, owned in by_owner.items():
-            waiters[owner].tell(Completed(owned))
+            waiters[owner].tell(make_tuple(Completed, (owned,)))
 
     def _tell_of_auth(self, *more: TokenEvent) -> None:
         # Before anything else: a token is good at once for whoever got it, and what was taken away is gone.

@@ -42,6 +42,7 @@ from core.raft.events import ConfChanged
 from core.raft.messages import MessageType
 from core.raft.role import ProposeResult, Role
 from core.raft.tracker import ProgressState
+from core.tuples import make_tuple
 from core.types import Index, MemberId
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
             self._send(ready.messages)
         self._write(ready)
         if ready.committed:
-            self._apply.tell(ApplyEntries(ready.committed, node.term, node.commit, self.actor_ref))
+            self._apply.tell(make_tuple(ApplyEntries, (ready.committed, node.term, node.commit, self.actor_ref)))
         for read in ready.reads:
             asked = self._reads.pop(read.context, None)
             if asked is not None:  # None: forgotten with the leader that it was asked of
@@ -322,11 +323,11 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
             self._wal.tell(SaveSnapshot(ready.snapshot, installs=True))
             after.append(Delivery(self._apply, InstallSnapshot(ready.snapshot, self.actor_ref)))
         if ready.stable is not None:
-            after.append(Delivery(self.actor_ref, Stable(*ready.stable)))
+            after.append(make_tuple(Delivery, (self.actor_ref, make_tuple(Stable, ready.stable))))
         if ready.after_sync and self._carrier is not None:
             after.append(Delivery(self._carrier, Send(only_last_acknowledgement(ready.after_sync))))
         if after or ready.hard_state is not None:
-            self._wal.tell(Append(ready.entries, ready.hard_state, tuple(after), ready.must_sync))
+            self._wal.tell(make_tuple(Append, (ready.entries, ready.hard_state, tuple(after), ready.must_sync)))
 
     def _samples(self) -> list[Sample]:
         node = self._node

@@ -57,6 +57,7 @@ from core.mvcc.varint import SMALL, TWO_BYTES_END, varint
 from core.mvcc.watch_streams import StreamId
 from core.raft.status import status
 from core.request_id import OWNERS_MAX
+from core.tuples import make_tuple
 from core.types import Index, LeaseId, MemberId, RequestId, Term
 from net.rpc import Routes
 from proto.raft_internal_pb2 import InternalRaftRequest
@@ -471,7 +472,7 @@ class ServeActor(NodeActor[ServeMessage]):
         self._flush_scheduled = False
         if self._proposals and self.leader:
             proposals, self._proposals = self._proposals, []
-            self._raft.tell(Propose(proposals, self.actor_ref))
+            self._raft.tell(make_tuple(Propose, (proposals, self.actor_ref, None)))
         if self._reads_next and not self._round:
             self._begin_round()
         if self._renewals:

@@ -21,7 +21,7 @@ BUILD: Final = Path("build")
 
 MODULES: Final = {
     "actors": "apply load loop_home raft serve wal watch",
-    "core": "metrics request_id types",
+    "core": "metrics request_id tuples types",
     "core/alarms": "book quota",
     "core/apply": "applier cost evaluate header kv numbers plain range txn",
     "core/lease": "book",

@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from core.raft.messages import HardState  # noqa: TC001 - a compiled NamedTuple wants it when it runs
+from core.tuples import make_tuple
 from core.types import Index, Term
 from wal.codec import (
     Metadata,
@@ -208,7 +209,7 @@ class WriteAheadLog:
             return 0
         frames = b"".join(pieces)
         self._write(frames, crc)
-        self._saved = _Saved(state, last_index)
+        self._saved = make_tuple(_Saved, (state, last_index))
         return len(frames)
 
     def sync(self) -> None:

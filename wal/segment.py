@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from core.tuples import make_tuple
 from core.types import Index
 from wal.errors import DISK_FULL_ERRNOS, DiskFull, WalCorrupt, WalFailed, failure
 
@@ -77,7 +78,7 @@ class Segment:
             self._file.write_at(offset, frames)
         except OSError as error:
             raise self._taken_back(self.end, error) from error
-        self.end = Position(offset + len(frames), crc)
+        self.end = make_tuple(Position, (offset + len(frames), crc))
 
     @property
     def is_durable(self) -> bool:

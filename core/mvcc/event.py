@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple
-
-make_tuple: Final = tuple.__new__
-"""As the class of a tuple's own call, at three fifths of the cost: every put makes an Event and a Revised."""
+from typing import NamedTuple
 
 
 class EventType(IntEnum):

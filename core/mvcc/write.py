@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.mvcc.event import Event, EventType, Revised, make_tuple
+from core.mvcc.event import Event, EventType, Revised
 from core.mvcc.keyspace import CURRENT, TOMBSTONE, attached_key, history_key, record_key
 from core.mvcc.record import (
     INLINE_SIZE_BYTES_MAX,
@@ -24,6 +24,7 @@ from core.mvcc.record import (
 )
 from core.mvcc.varint import varint
 from core.mvcc.view import View
+from core.tuples import make_tuple
 
 if TYPE_CHECKING:
     from core.mvcc.store import LeaseAttachments, Store

@@ -22,6 +22,7 @@ from core.raft.leader import Leader
 from core.raft.messages import NOBODY, ConfState, EntryType, HardState, Message, MessageType, SnapshotMetadata
 from core.raft.ready import ReadState, Ready, StablePoint, Writes
 from core.raft.role import ProposeResult, Role, RoleBehaviour
+from core.tuples import make_tuple
 from core.types import Index, MemberId, Term
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class RaftNode:
 
     def stable(self, term: Term, index: Index) -> None:
         """Take note that a Ready is durable; *term* and *index* are its *stable*.  One call each, in their order."""
-        if self.writes.finish(StablePoint(term, index)):
+        if self.writes.finish((term, index)):
             self._behaviour.made_durable(term)
 
     def stable_snapshot(self, index: Index) -> None:
@@ -274,26 +275,29 @@ class RaftNode:
         before = self._handed_state
         term_moved = self.term != before.term or self.vote != before.vote
         changed = term_moved or self.commit != before.commit
-        state = HardState(self.term, self.vote, self.commit) if changed else before
+        state = make_tuple(HardState, (self.term, self.vote, self.commit)) if changed else before
         must_sync = bool(entries or snapshot) or term_moved
-        stable = StablePoint(self.term, log.last) if must_sync else None
+        stable = make_tuple(StablePoint, (self.term, log.last)) if must_sync else None
         if stable is not None:
             self.writes.begin(stable)
         if not self.writes:
             # Nothing is on its way to the disk, so nothing has to be waited for.
             self._messages += self._after_sync
             self._after_sync = []
-        ready = Ready(
-            entries,
-            state if changed else None,
-            snapshot,
-            tuple(self._messages),
-            tuple(self._after_sync),
-            self._take_committed(),
-            tuple(self._reads),
-            tuple(self._events),
-            must_sync,
-            stable,
+        ready = make_tuple(
+            Ready,
+            (
+                entries,
+                state if changed else None,
+                snapshot,
+                tuple(self._messages),
+                tuple(self._after_sync),
+                self._take_committed(),
+                tuple(self._reads),
+                tuple(self._events),
+                must_sync,
+                stable,
+            ),
         )
         self._handed, self._handed_state, self._snapshot = log.last, state, None
         self._messages.clear()

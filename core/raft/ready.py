@@ -77,7 +77,7 @@ class Writes:
         self.stable = min(self.stable, last)
         self._in_flight = deque((point, min(index, last)) for point, index in self._in_flight)
 
-    def finish(self, point: StablePoint) -> bool:
+    def finish(self, point: tuple[Term, Index]) -> bool:
         """Note the end of the oldest write named *point*, and of all before it; False if there is none."""
         covered = 0
         for count, (begun, _) in enumerate(self._in_flight, 1):
