@@ -22,7 +22,7 @@ run: $(VENV)/run.stamp
 cluster: $(VENV)/run.stamp
 	$(BIN)/python -m tools.cluster config/three-node/node1.yaml config/three-node/node2.yaml config/three-node/node3.yaml
 
-# The hot path as machine code, up to a third quicker; needs a C compiler and some minutes. "make pure" goes back.
+# The hot path as machine code, a third to two thirds quicker; needs a C compiler and some minutes. "make pure" goes back.
 compile: $(VENV)/dev.stamp
 	$(BIN)/python -m tools.compiled build
 
