@@ -302,9 +302,12 @@ class RaftActor(NodeActor[RaftMessage | _Drain]):
         self._notice_role()
         if ready.messages:
             self._send(ready.messages)
-        self._write(ready)
+        if ready.must_sync:  # the disk works, and other members do, while entries are applied
+            self._write(ready)
         if ready.committed:
             self._apply.tell(make_tuple(ApplyEntries, (ready.committed, node.term, node.commit, self.actor_ref)))
+        if not ready.must_sync:  # a commit index that has moved: somebody waits for what was committed, nobody for this
+            self._write(ready)
         for read in ready.reads:
             asked = self._reads.pop(read.context, None)
             if asked is not None:  # None: forgotten with the leader that it was asked of
