@@ -1,7 +1,9 @@
 """What each alarm forbids: every call under NOSPACE, under CORRUPT and under none, here and on an etcd 3.5.1."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
+from urllib.request import urlopen
 
 import pytest
 
@@ -10,7 +12,7 @@ from proto import rpc_pb2 as pb
 from tests.e2e.auth_client import CHEAP, AuthClient
 from tests.e2e.auth_table import CREATED, OK, delete, get, put, txn
 from tests.e2e.client import CALL_TIMEOUT_S, connect
-from tests.e2e.harness import Program, Server, actcd, real_etcd, running
+from tests.e2e.harness import Program, Server, actcd, real_etcd, running, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -165,7 +167,15 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     ):
         for _ in range(8):
             stubs.kv.Put(pb.PutRequest(key=b"start", value=b"v"), timeout=CALL_TIMEOUT_S)
+        # Before there is one, asking to go back a release fails for want of it, whatever else is wrong.
+        wait_for(lambda: has_cluster_version(server), CALL_TIMEOUT_S, "the members agree on a version")
         yield AuthClient(server, stubs)
+
+
+def has_cluster_version(server: Server) -> bool:
+    """Whether the server knows the release that its cluster speaks."""
+    with urlopen(f"http://{server.endpoint}/version", timeout=CALL_TIMEOUT_S) as page:
+        return str(json.load(page)["etcdcluster"])[0].isdigit()
 
 
 def switch(client: AuthClient, alarm: int, *, on: bool) -> None:
