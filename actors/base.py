@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, final
+from typing import Any, Generic, Protocol, TypeVar, cast, final
 
 import pykka
+from pykka._envelope import Envelope  # Pykka names its envelope nowhere else
 from pykka.messages import _ActorStop
 
 from actors.messages.common import Tick
-
-if TYPE_CHECKING:
-    from pykka._envelope import Envelope  # Pykka names its envelope nowhere else
 
 M = TypeVar("M")
 
@@ -35,7 +33,8 @@ class Mailbox(Protocol):
         """Append, from any thread."""
 
     def tell(self, message: Any, /) -> None:  # noqa: ANN401 - each actor has its own
-        """Append what wants no answer, from any thread."""
+        """Append what wants no answer, from any thread: in an envelope, unless the mailbox can do without."""
+        self.put(Envelope(message))
 
     def get(self) -> Envelope[Any]:
         """Remove and return the oldest."""

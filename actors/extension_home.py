@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pykka._envelope import Envelope  # Pykka names its envelope nowhere else
 
+from actors.base import Mailbox
 from actors.messages.extension import ExtensionEnded, ExtensionStarted, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.address import Address
-    from actors.base import Home, Mailbox, NodeActor
+    from actors.base import Home, NodeActor
     from actors.extension import ExtensionActor
     from actors.messages.extension import GateMessage
 
@@ -35,12 +36,8 @@ class Stop(NamedTuple):
     """The extension shall end."""
 
 
-class ExtensionInbox(SimpleQueue["Envelope[Any]"]):
+class ExtensionInbox(SimpleQueue[Envelope[Any]], Mailbox):
     """The mailbox of one life."""
-
-    def tell(self, message: object, /) -> None:
-        """Append from any thread."""
-        self.put(Envelope(message))
 
 
 class ExtensionHome:

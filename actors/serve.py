@@ -53,7 +53,7 @@ from core.errors import (
     UserEmpty,
 )
 from core.metrics import Sample
-from core.mvcc.varint import SMALL, TWO_BYTES_END, varint
+from core.mvcc.varint import field
 from core.mvcc.watch_streams import StreamId
 from core.raft.status import status
 from core.request_id import OWNERS_MAX
@@ -424,9 +424,7 @@ class ServeActor(NodeActor[ServeMessage]):
             self.identify(call, partial(self._propose_as, call, tag, body), partial(refuse, call))
             return
         request_id, header = self._ids.make_with_header()
-        size = len(body)
-        digits = SMALL[size] if size < TWO_BYTES_END else varint(size)
-        self._enqueue(call, tag, request_id, b"%b%b%b%b" % (tag, digits, body, header))
+        self._enqueue(call, tag, request_id, field(tag, body) + header)
 
     def _gap_max(self, tag: bytes) -> int:
         # What gives room is let in for longer, so that a server that is behind can be helped.
@@ -438,7 +436,7 @@ class ServeActor(NodeActor[ServeMessage]):
             self.read(call, lambda _view: self._refuse_nobody(call, tag, body))
             return
         request_id, header = self._ids.make_with_identity(identity.user, identity.revision)
-        self._enqueue(call, tag, request_id, b"".join((tag, varint(len(body)), body, header)))
+        self._enqueue(call, tag, request_id, field(tag, body) + header)
 
     def _refuse_nobody(self, call: Call, tag: bytes, body: bytes) -> None:
         if self.auth.enabled:

@@ -6,26 +6,23 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from pykka._envelope import Envelope  # Pykka names its envelope nowhere else
-
+from actors.base import Mailbox
 from actors.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.base import FatalHook, Mailbox, NodeActor
+    from pykka._envelope import Envelope
+
+    from actors.base import FatalHook, NodeActor
 
 
-class ThreadInbox(SimpleQueue["Envelope[Any]"]):
+class ThreadInbox(SimpleQueue["Envelope[Any]"], Mailbox):
     """The mailbox of an actor with a thread of its own.  How long its messages take is not measured."""
 
     def __init__(self, load: Load) -> None:
         super().__init__()
         self.load = load
-
-    def tell(self, message: Any, /) -> None:  # noqa: ANN401 - see Mailbox
-        """Append from any thread."""
-        self.put(Envelope(message))
 
     def get(self, block: bool = True, timeout: float | None = None) -> Envelope[Any]:
         """Wait for the oldest message, and remove and return it."""

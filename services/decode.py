@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from core.errors import EtcdError
-from core.mvcc.varint import SMALL, TWO_BYTES_END, varint
+from core.mvcc.varint import field, varint
 from proto.raft_internal_pb2 import InternalRaftRequest
 from services.errors import status_of, undecodable
 
@@ -49,9 +49,7 @@ def decode_entry(
     request lies one too deep could be committed, and then be read by nobody.
     """
     try:
-        size = len(payload)
-        digits = SMALL[size] if size < TWO_BYTES_END else varint(size)
-        entry = InternalRaftRequest.FromString(b"%b%b%b" % (tag, digits, payload))
+        entry = InternalRaftRequest.FromString(field(tag, payload))
         request: M = getattr(entry, ENTRY_FIELDS[tag])
         if check is not None:
             check(request)

@@ -11,8 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from pykka._envelope import Envelope  # Pykka names its envelope nowhere else
-
+from actors import base
 from actors.base import deliver
 from actors.messages.common import Tick
 from actors.peer_transport import PeerTransportActor
@@ -22,6 +21,8 @@ from sim.describe import describe
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from random import Random
+
+    from pykka._envelope import Envelope
 
     from actors.address import Address, AnyDelivery
     from actors.base import Home, NodeActor
@@ -108,7 +109,7 @@ class SimLoop:
             callback(*args)
 
 
-class SimInbox:
+class SimInbox(base.Mailbox):
     """The mailbox of one actor."""
 
     def __init__(self, home: SimHome, actor: NodeActor[Any]) -> None:
@@ -124,10 +125,6 @@ class SimInbox:
         if not self._queue:
             host.wait(self)
         self._queue.append((host.schedule.now_s + host.schedule.spent_s + host.hop_s(), envelope))
-
-    def tell(self, message: object, /) -> None:
-        """See Mailbox."""
-        self.put(Envelope(message))
 
     def get(self) -> Envelope[Any]:
         """Remove and return the oldest."""

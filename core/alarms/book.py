@@ -41,8 +41,11 @@ class AlarmBook:
 
     def __init__(self) -> None:
         self._members: dict[Alarm, set[MemberId]] = {}
-        self.any = False
+
+    @property
+    def any(self) -> bool:
         """Whether any alarm is on."""
+        return bool(self._members)
 
     def activate(self, member: MemberId, alarm: Alarm) -> bool:
         """Raise *alarm* for *member*; return whether that changed anything.  NONE is no alarm."""
@@ -50,7 +53,6 @@ class AlarmBook:
         if alarm is Alarm.NONE or member in members:
             return False
         self._members[alarm] = members | {member}
-        self.any = True
         return True
 
     def deactivate(self, member: MemberId, alarm: Alarm) -> bool:
@@ -61,7 +63,6 @@ class AlarmBook:
         self._members[alarm] = members - {member}
         if not self._members[alarm]:
             del self._members[alarm]
-            self.any = bool(self._members)
         return True
 
     def active(self, alarm: Alarm = Alarm.NONE) -> list[tuple[MemberId, Alarm]]:

@@ -44,9 +44,6 @@ _RESULTS: Final[dict[int, Callable[[Any, Any], bool]]] = {
     Compare.LESS: operator.lt,
 }
 
-_BYTE_END: Final = 0x80
-"""Sizes below it are a single byte."""
-
 # Kinds of operations, by the tags that their answers have in ResponseOp.
 RANGE: Final = b"\x0a"
 PUT: Final = b"\x12"
@@ -150,13 +147,10 @@ class Plan:
         """Run the chosen operations in order; return the fields of TxnResponse behind the header."""
         answer = [b"\x10\x01"] if self.succeeded else []
         for kind, step in self.steps:
-            if kind is PUT or kind is PLAIN_PUT:
-                response = executor.put(step) if kind is PUT else executor.put_plain(*step)
-                size = len(response)
-                if size < _BYTE_END - 2:
-                    answer.append(b"\x1a%c\x12%c%b" % (size + 2, size, response))
-                    continue
-                response = field(PUT, response)
+            if kind is PUT:
+                response = field(PUT, executor.put(step))
+            elif kind is PLAIN_PUT:
+                response = field(PUT, executor.put_plain(*step))
             elif kind is RANGE:
                 response = field(RANGE, executor.range(step))
             elif kind is DELETE_RANGE:
@@ -258,7 +252,11 @@ def _holds(state: State, compare: Compare) -> bool:
 def _holds_for(kv: bytes, compare: Compare) -> bool:
     """Tell whether *compare* holds for one stored state.  What was not given is 0 or empty."""
     target = compare.target
-    operand = compare.value if target == _VALUE else getattr(compare, _NUMBERS[target][0]) if target in _NUMBERS else 0
+    operand: int | bytes = 0
+    if target == _VALUE:
+        operand = compare.value
+    elif target in _NUMBERS:
+        operand = getattr(compare, _NUMBERS[target][0])
     return _satisfies(kv, compare.result, target, operand)
 
 

@@ -8,10 +8,13 @@ protobuf would say (tests/properties/test_plain.py).
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.mvcc.varint import read_varint, signed
 from core.types import RequestId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Fields of InternalRaftRequest.
 _PUT: Final = 0x22
@@ -71,11 +74,15 @@ class PlainTxn(NamedTuple):
         return max(len(self.compares), len(self.success), len(self.failure))
 
 
+class _Unusual(Exception):  # noqa: N818 - no fault
+    """Something is out of the ordinary."""
+
+
 def plain_put(data: bytes, at: int, end: int) -> PlainPut | None:
     """Return the PutRequest that is *data* from *at* to *end*, if it is a plain one."""
     try:
         return _put(data, at, end)
-    except IndexError:
+    except (_Unusual, IndexError):
         return None
 
 
@@ -83,136 +90,130 @@ def plain_txn(data: bytes, at: int, end: int) -> PlainTxn | None:
     """Return the TxnRequest that is *data* from *at* to *end*, if it is a plain one."""
     try:
         return _txn(data, at, end)
-    except IndexError:
+    except (_Unusual, IndexError):
         return None
 
 
 def plain_entry(data: bytes) -> tuple[PlainPut | PlainTxn, RequestId] | None:
     """Return the request that an entry's *data* holds and its id, if both are plain: nobody is named."""
     try:
-        tag = data[0]
-        if tag != _PUT and tag != _TXN:  # noqa: PLR1714 - a put of every batch asks
+        read = _READERS.get(data[0])
+        if read is None:
             return None
-        size, at = read_varint(data, 1)
-        end = at + size
-        if at > 1 + _SIZE_BYTES_MAX or data[end : end + 2] != _HEADER or data[end + 3] != _HEADER_ID:
-            return None
-        start = end + 4
+        at, end = _sized(data, 1, len(data))
         count = data[end + 2] - 1
-        if start + count != len(data):
+        start = end + 4
+        if data[end : end + 2] != _HEADER or data[end + 3] != _HEADER_ID or start + count != len(data):
             return None
-        number = _long_varint(data, start, count)
-        if not number:
-            return None
-        request = _put(data, at, end) if tag == _PUT else _txn(data, at, end)
-    except IndexError:
+        return read(data, at, end), RequestId(_long_varint(data, start, count))
+    except (_Unusual, IndexError):
         return None
-    return None if request is None else (request, RequestId(number))
+
+
+def _sized(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return where that begins and ends whose size stands at *at*, all before *end*."""
+    size = data[at]
+    start = at + 1
+    if size >= 0x80:
+        size, start = read_varint(data, at)
+    stop = start + size
+    if stop > end or start > at + _SIZE_BYTES_MAX:
+        raise _Unusual
+    return start, stop
+
+
+def _number(data: bytes, at: int, end: int) -> int:
+    """Return the signed number that takes up all from *at* to *end*."""
+    number, stop = read_varint(data, at)
+    if stop != end or stop > at + _VARINT_BYTES_MAX or number >= _UINT64_END:
+        raise _Unusual
+    return signed(number)
 
 
 def _long_varint(data: bytes, at: int, count: int) -> int:
-    """Return the number whose *count* bytes begin at *at*, as ids have nine or ten; 0 for any other.
+    """Return the number whose *count* bytes begin at *at*, as ids have nine or ten.
 
     Bytes are put together two by two, then four by four and so on: going through them one by one takes thrice as long.
     """
     digits = int.from_bytes(data[at : at + 8], "little")
     if digits & _CONTINUED != _CONTINUED:
-        return 0
+        raise _Unusual
     digits = digits & 0x007F_007F_007F_007F | digits >> 1 & 0x3F80_3F80_3F80_3F80
     digits = digits & 0x0000_3FFF_0000_3FFF | digits >> 2 & 0x0FFF_C000_0FFF_C000
     digits = digits & 0x0000_0000_0FFF_FFFF | digits >> 4 & 0x00FF_FFFF_F000_0000
     ninth = data[at + 8]
-    if count == 9:
-        return digits | ninth << 56 if ninth < 0x80 else 0
-    return digits | (ninth & 0x7F) << 56 | 1 << 63 if count == 10 and ninth >= 0x80 and data[at + 9] == 1 else 0
+    if count == 9 and ninth < 0x80:
+        return digits | ninth << 56
+    if count == 10 and ninth >= 0x80 and data[at + 9] == 1:
+        return digits | (ninth & 0x7F) << 56 | 1 << 63
+    raise _Unusual
 
 
-def _put(data: bytes, at: int, end: int) -> PlainPut | None:
-    if data[at] != _KEY:
-        return None
-    size = data[at + 1]
-    start = at + 1
-    at += 2
-    if size >= 0x80:
-        size, at = read_varint(data, start)
-    stop = at + size
-    if not size or stop > end or at > start + _SIZE_BYTES_MAX:
-        return None
-    key = data[at:stop]
-    if stop == end:
-        return key, b"", 0
-    at = stop
+def _key(data: bytes, tag: int, at: int, end: int) -> tuple[bytes, int]:
+    """Return the key in the field *tag* at *at*, which is not empty, and the position behind it."""
+    if data[at] != tag:
+        raise _Unusual
+    start, stop = _sized(data, at + 1, end)
+    if start == stop:
+        raise _Unusual
+    return data[start:stop], stop
+
+
+def _put(data: bytes, at: int, end: int) -> PlainPut:
+    key, at = _key(data, _KEY, at, end)
     value = b""
-    if data[at] == _VALUE:
-        start = at + 1
-        size, at = read_varint(data, start)
-        stop = at + size
-        if stop > end or at > start + _SIZE_BYTES_MAX:
-            return None
-        value = data[at:stop]
-        if stop == end:
-            return key, value, 0
-        at = stop
+    if at < end and data[at] == _VALUE:
+        start, at = _sized(data, at + 1, end)
+        value = data[start:at]
+    if at == end:
+        return key, value, 0
     if data[at] != _LEASE:
-        return None
-    lease, stop = read_varint(data, at + 1)
-    if stop != end or stop - at > 1 + _VARINT_BYTES_MAX or lease >= _UINT64_END:
-        return None
-    return key, value, signed(lease)
+        raise _Unusual
+    return key, value, _number(data, at + 1, end)
 
 
-def _txn(data: bytes, at: int, end: int) -> PlainTxn | None:
+def _txn(data: bytes, at: int, end: int) -> PlainTxn:
     compares: list[PlainCompare] = []
     success: list[PlainOp] = []
     failure: list[PlainOp] = []
-    put_in_success = put_in_failure = False
+    putting: tuple[int, ...] = ()  # the branches that put something
     while at < end:
         tag = data[at]
-        start = at + 1
-        size, at = read_varint(data, start)
-        stop = at + size
-        if stop > end or at > start + _SIZE_BYTES_MAX:
-            return None
+        start, at = _sized(data, at + 1, end)
         if tag == _COMPARE:
-            compare = _compare(data, at, stop)
-            if compare is None:
-                return None
-            compares.append(compare)
-        else:
-            op = _op(data, at, stop)
-            if op is None:
-                return None
-            puts = type(op) is tuple
-            if tag == _SUCCESS and not (puts and put_in_success):
-                put_in_success = put_in_success or puts
-                success.append(op)
-            elif tag == _FAILURE and not (puts and put_in_failure):
-                put_in_failure = put_in_failure or puts
-                failure.append(op)
-            else:
-                return None
-        at = stop
-    return PlainTxn(compares, success, failure) if put_in_success or put_in_failure else None
+            compares.append(_compare(data, start, at))
+            continue
+        if tag not in {_SUCCESS, _FAILURE}:
+            raise _Unusual
+        op = _op(data, start, at)
+        if type(op) is tuple:
+            if tag in putting:
+                raise _Unusual
+            putting += (tag,)
+        (success if tag == _SUCCESS else failure).append(op)
+    if not putting:
+        raise _Unusual
+    return PlainTxn(compares, success, failure)
 
 
-def _op(data: bytes, at: int, end: int) -> PlainOp | None:
-    if end - at < 2:
-        return None
+def _op(data: bytes, at: int, end: int) -> PlainOp:
+    if at == end:
+        raise _Unusual
     tag = data[at]
-    start = at + 1
-    size, at = read_varint(data, start)
-    if at + size != end or at > start + _SIZE_BYTES_MAX:
-        return None
+    start, stop = _sized(data, at + 1, end)
+    if stop != end:
+        raise _Unusual
     if tag == _OP_PUT:
-        return _put(data, at, end)
-    if tag != _OP_RANGE or data[at] != _KEY:
-        return None
-    start = at + 1
-    size, at = read_varint(data, start)
-    return data[at:end] if size and at + size == end and at <= start + _SIZE_BYTES_MAX else None
+        return _put(data, start, end)
+    if tag != _OP_RANGE:
+        raise _Unusual
+    key, stop = _key(data, _KEY, start, end)
+    if stop != end:
+        raise _Unusual
+    return key
 
 
-def _compare(data: bytes, at: int, end: int) -> PlainCompare | None:
+def _compare(data: bytes, at: int, end: int) -> PlainCompare:
     result = target = 0
     if data[at] == _RESULT:
         result = data[at + 1]
@@ -220,23 +221,19 @@ def _compare(data: bytes, at: int, end: int) -> PlainCompare | None:
     if data[at] == _TARGET:
         target = data[at + 1]
         at += 2
-    if result >= _RESULTS_COUNT or target >= len(_OPERANDS) or data[at] != _COMPARED_KEY:
-        return None
-    start = at + 1
-    size, at = read_varint(data, start)
-    stop = at + size
-    if not size or stop > end or at > start + _SIZE_BYTES_MAX:
-        return None
-    key = data[at:stop]
-    if stop == end:
+    if result >= _RESULTS_COUNT or target >= len(_OPERANDS):
+        raise _Unusual
+    key, at = _key(data, _COMPARED_KEY, at, end)
+    if at == end:
         return result, target, key, b"" if target == _OF_VALUE else 0
-    at = stop
     if data[at] != _OPERANDS[target]:
-        return None
-    start = at + 1
-    number, at = read_varint(data, start)
-    if target == _OF_VALUE:
-        return (result, target, key, data[at:end]) if at + number == end and at <= start + _SIZE_BYTES_MAX else None
-    if at != end or at > start + _VARINT_BYTES_MAX or number >= _UINT64_END:
-        return None
-    return result, target, key, signed(number)
+        raise _Unusual
+    if target != _OF_VALUE:
+        return result, target, key, _number(data, at + 1, end)
+    start, stop = _sized(data, at + 1, end)
+    if stop != end:
+        raise _Unusual
+    return result, target, key, data[start:end]
+
+
+_READERS: Final[dict[int, Callable[[bytes, int, int], PlainPut | PlainTxn]]] = {_PUT: _put, _TXN: _txn}

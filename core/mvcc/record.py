@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from core.mvcc.varint import SMALL, TWO_BYTES_END, read_varint, signed, varint
+from core.mvcc.varint import field, read_varint, signed, varint
 
 RECORD_TAG: Final = 0x12
 POINTER_TAG: Final = b"\x00"
@@ -32,23 +32,9 @@ class KeyValue(NamedTuple):
 
 def encode_kv(key: bytes, create_revision: bytes, mod_revision: bytes, version: int, value: bytes, lease: int) -> bytes:
     """Return the wire form; both revisions come already encoded, since a put has them so."""
-    key_size, size = len(key), len(value)
-    key_digits = SMALL[key_size] if key_size < TWO_BYTES_END else varint(key_size)
-    version_digits = SMALL[version] if version < TWO_BYTES_END else varint(version)
-    if not value:
-        kv = b"\x0a%b%b\x10%b\x18%b\x20%b" % (key_digits, key, create_revision, mod_revision, version_digits)
-    else:
-        digits = SMALL[size] if size < TWO_BYTES_END else varint(size)
-        kv = b"\x0a%b%b\x10%b\x18%b\x20%b\x2a%b%b" % (
-            key_digits,
-            key,
-            create_revision,
-            mod_revision,
-            version_digits,
-            digits,
-            value,
-        )
-    return kv + b"\x30" + varint(lease) if lease else kv
+    head = b"\x0a%b%b\x10%b\x18%b\x20%b" % (varint(len(key)), key, create_revision, mod_revision, varint(version))
+    tail = b"\x30" + varint(lease) if lease else b""
+    return b"%b\x2a%b%b%b" % (head, varint(len(value)), value, tail) if value else head + tail
 
 
 def encode_key_only(key: bytes) -> bytes:
@@ -63,8 +49,7 @@ def encode_deleted(key: bytes, mod_revision: bytes) -> bytes:
 
 def tagged(kv: bytes) -> bytes:
     """Return *kv* as it stands in an answer."""
-    size = len(kv)
-    return b"\x12%b%b" % (SMALL[size] if size < TWO_BYTES_END else varint(size), kv)
+    return field(b"\x12", kv)
 
 
 def untagged(record: bytes) -> bytes:

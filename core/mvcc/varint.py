@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from typing import Final
 
-TWO_BYTES_END: Final = 1 << 14
+_TWO_BYTES_END: Final = 1 << 14
 _UINT64_MASK: Final = 0xFFFFFFFFFFFFFFFF
 _SIGN_BIT: Final = 1 << 63
 
 
-INNER: Final = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(TWO_BYTES_END))
+INNER: Final = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(_TWO_BYTES_END))
 """14 bits as two bytes that others follow."""
-SMALL: Final = tuple(
-    bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7)) for number in range(TWO_BYTES_END)
+_SMALL: Final = tuple(
+    bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
+    for number in range(_TWO_BYTES_END)
 )
-"""14 bits as the last, or only, bytes of a number.  Looking up takes a tenth of making; hot code does it by itself."""
+"""14 bits as the last, or only, bytes of a number.  Looking up takes a tenth of making."""
 
 
 def varint(number: int) -> bytes:
     """Return an unsigned or, as int64 fields have it, a negative *number* encoded."""
-    if 0 <= number < TWO_BYTES_END:
-        return SMALL[number]
+    if 0 <= number < _TWO_BYTES_END:
+        return _SMALL[number]
     number &= _UINT64_MASK
     digits = INNER[number & 0x3FFF]
     number >>= 14
-    while number >= TWO_BYTES_END:
+    while number >= _TWO_BYTES_END:
         digits += INNER[number & 0x3FFF]
         number >>= 14
-    return digits + SMALL[number]
+    return digits + _SMALL[number]
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -54,4 +55,5 @@ def signed(number: int) -> int:
 
 def field(tag: bytes, content: bytes) -> bytes:
     """Return a length-delimited field: *tag* is the encoded field number and wire type."""
-    return b"%b%b%b" % (tag, varint(len(content)), content)
+    size = len(content)
+    return b"%b%b%b" % (tag, _SMALL[size] if size < _TWO_BYTES_END else varint(size), content)

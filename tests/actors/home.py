@@ -12,13 +12,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
-from pykka._envelope import Envelope
 
-from actors.base import deliver
+from actors.base import Mailbox, deliver
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pykka._envelope import Envelope
 
     from actors.address import AnyDelivery
     from actors.base import Home, NodeActor
@@ -30,7 +31,7 @@ DELIVERIES_MAX = 100_000
 """More than any test needs: an actor that tells itself something for ever is found, not waited for."""
 
 
-class TestInbox:
+class TestInbox(Mailbox):
     """The mailbox of one actor."""
 
     __test__ = False
@@ -44,10 +45,6 @@ class TestInbox:
         """Append, and take a place in the home's order."""
         self.queue.append(envelope)
         self._home.order.append(self)
-
-    def tell(self, message: object, /) -> None:
-        """See Mailbox."""
-        self.put(Envelope(message))
 
     def get(self) -> Envelope[Any]:
         """Remove and return the oldest."""
