@@ -56,6 +56,10 @@ CONNECT_WAIT_S: Final = 5.0
 """How long a call waits for a member to be connected (etcd's dial timeout)."""
 
 
+LEAVING_S: Final = 3600.0
+"""How long calls and streams under way may go on at an endpoint that the members no longer tell of."""
+
+
 class MakeChannel(Protocol):
     """Makes a channel to an endpoint, on the loop."""
 
@@ -66,9 +70,10 @@ class MakeChannel(Protocol):
 class Member:
     """The channel to one endpoint."""
 
-    __slots__ = ("channel", "methods", "task")
+    __slots__ = ("channel", "leaving", "methods", "task")
 
     def __init__(self) -> None:
+        self.leaving = False
         self.channel: grpc.aio.Channel | None = None
         self.methods: dict[str, Any] = {}
         self.task: asyncio.Task[None] | None = None
@@ -155,6 +160,7 @@ class UpstreamActor(NodeActor[UpstreamMessage]):
                 member.task = self._run(self._keep(endpoint, member))
         for endpoint in self._members.keys() - set(self._rotation.endpoints):
             member = self._members.pop(endpoint)
+            member.leaving = True
             if member.task is not None:
                 member.task.cancel()
 
@@ -186,7 +192,8 @@ class UpstreamActor(NodeActor[UpstreamMessage]):
                 await channel.wait_for_state_change(state)
         finally:
             self._rotation.ready(endpoint, yes=False)
-            await channel.close()
+            # An endpoint that is no longer told of may still be at work, also under another name.
+            await channel.close(LEAVING_S if member.leaving else None)
 
     async def _take(self, without: tuple[str, ...], timeout_s: float) -> str | None:
         """Return a connected endpoint, one of *without* only if there is no other; None if none is in time."""
