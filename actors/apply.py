@@ -188,6 +188,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._unsaved_bytes = 0
         self._snapshotting = False
         self._waiters: dict[int, Address[Completed | Accepted]] = {}
+        self._near: set[int] = set()
+        """Owners whose waiters are told on this very thread."""
         self._observers: list[Address[Published]] = []
         self._watch: list[Address[Changed | Restored]] = []
         self._lease: list[Address[LeaseEvent]] = []
@@ -218,12 +220,15 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             case Inspect():
                 message.question(self._applier)
             case Observe():
-                self._observers.append(message.observer)
+                self._observers.append(self._home.near(message.observer) or message.observer)
                 message.observer.tell(
                     Published(self._store.view(), self._term, self._commit, self._applier.allocated_bytes)
                 )
             case ObserveOutcomes():
-                self._waiters[message.owner] = message.waiter
+                near = self._home.near(message.waiter)
+                self._waiters[message.owner] = near or message.waiter
+                if near is not None:
+                    self._near.add(message.owner)
             case ObserveChanges():
                 self._watch.append(message.observer)
                 message.observer.tell(Changed((), self._store.view(), self._term))
@@ -266,19 +271,28 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
         self._raft, self._term, self._commit = message.raft, message.term, message.commit
         applier.apply(message.entries, message.term)
         applied_s = self._clock.monotonic_s()
-        store.flush()
-        self._numbers.commit_times.observe(self._clock.monotonic_s() - applied_s)
-        changes = applier.take_changes()
         effects = applier.take_effects()
-        self._numbers.applied(message.entries, effects.outcomes, applied_s - started_s)
         self._tell_of_auth()
-        # What may be read is published before anybody hears of it: a client that reads after its answer finds it.
+        completed = self._completed(effects.outcomes) if effects.outcomes else []
+        # The log has it all, so whoever is told on this very thread is told before the store is written: what its
+        # client asks next is not looked at before that is done and published.
+        early = set() if effects.cluster_changed else self._near  # who hears of members must have heard first
+        for owner, outcomes in completed:
+            if owner in early:
+                self._waiters[owner].tell(outcomes)
+        written_s = self._clock.monotonic_s()
+        store.flush()
+        self._numbers.commit_times.observe(self._clock.monotonic_s() - written_s)
+        self._numbers.applied(message.entries, effects.outcomes, applied_s - started_s)
+        changes = applier.take_changes()
+        # Anybody else hears of it when it may be read: a client that reads after its answer finds it.
         view = store.view()
         published = make_tuple(Published, (view, self._term, self._commit, applier.allocated_bytes))
         for observer in self._observers:
             observer.tell(published)
-        if effects.outcomes:
-            self._complete(effects.outcomes)
+        for owner, outcomes in completed:
+            if owner not in early:
+                self._waiters[owner].tell(outcomes)
         if changes:
             self._numbers.count(changes)
         if changes or effects.compactions:
@@ -344,7 +358,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             ),
         ]
 
-    def _complete(self, outcomes: Sequence[tuple[RequestId, bytes | EtcdError]]) -> None:
+    def _completed(self, outcomes: Sequence[tuple[RequestId, bytes | EtcdError]]) -> list[tuple[int, Completed]]:
+        """Return what each waiter is to be told of *outcomes*, by owner."""
         waiters = self._waiters
         member = self._applier.headers.member_id
         by_owner: dict[int, list[tuple[RequestId, bytes | EtcdError]]] = {}
@@ -352,8 +367,7 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             owner = owner_of(outcome[0], member)
             if owner in waiters:
                 by_owner.setdefault(owner, []).append(outcome)
-        for owner, owned in by_owner.items():
-            waiters[owner].tell(make_tuple(Completed, (owned,)))
+        return [(owner, make_tuple(Completed, (owned,))) for owner, owned in by_owner.items()]
 
     def _tell_of_auth(self, *more: TokenEvent) -> None:
         # Before anything else: a token is good at once for whoever got it, and what was taken away is gone.
@@ -431,7 +445,8 @@ class ApplyActor(NodeActor[ApplyMessage | _Step]):
             self._numbers.compaction_step(now_s - started_s, now_s, self._clock.wall_s(), finished=compacted)
         if compacted and self._physical:
             answer = self._applier.headers.encode(store.revision, self._term)
-            self._complete([(request_id, answer) for request_id in self._physical])
+            for owner, completed in self._completed([(request_id, answer) for request_id in self._physical]):
+                self._waiters[owner].tell(completed)
             self._physical = []
         batch_ended = compacted or self._batch_left <= 0
         if batch_ended:

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, final
 
 import pykka
 from pykka._envelope import Envelope  # Pykka names its envelope nowhere else
 from pykka.messages import _ActorStop
 
 from actors.messages.common import Tick
+
+if TYPE_CHECKING:
+    from actors.address import Address
 
 M = TypeVar("M")
 
@@ -55,6 +58,12 @@ class Home(Protocol):
 
     def settle(self, tell: Callable[[], None]) -> None:
         """Call *tell*, and deliver what it tells actors of this home at once, if they share the calling thread."""
+
+    def near(self, address: Address[M]) -> Address[M] | None:
+        """Return an address whose tell() ends when the message is handled, if *address* is of this home's one thread.
+
+        For actors of this home, which must not tell themselves so.
+        """
 
     def start(self, actor: NodeActor[Any]) -> None:
         """Run its setup, then deliver what is told to it, until it has stopped."""

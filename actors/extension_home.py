@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.address import Address
-    from actors.base import Home, NodeActor
+    from actors.base import Home, M, NodeActor
     from actors.extension import ExtensionActor
     from actors.messages.extension import GateMessage
 
@@ -80,6 +80,10 @@ class ExtensionHome:
     def settle(self, tell: Callable[[], None]) -> None:
         """See Home: this thread is at it."""
         tell()
+
+    def near(self, _address: Address[M]) -> Address[M] | None:
+        """See Home: nobody else is on this thread."""
+        return None
 
     def start(self, actor: NodeActor[Any]) -> None:
         """See Home; never called: the actor is made on the thread that runs it."""

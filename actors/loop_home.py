@@ -22,7 +22,8 @@ from actors.messages.common import Tick
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.base import FatalHook, Mailbox, NodeActor
+    from actors.address import Address
+    from actors.base import FatalHook, M, Mailbox, NodeActor
 
 DRAIN_MAX_S = 0.005
 """How long mailboxes are drained before the loop looks at its sockets again, so that no actor can starve them."""
@@ -67,10 +68,10 @@ class LoopInbox:
         """Whether nothing waits."""
         return not self.queue
 
-    def set_up(self) -> Callable[[Any], None]:
-        """Run the actor's setup; return what takes its messages."""
+    def set_up(self) -> None:
+        """Run the actor's setup."""
         self.actor._actor_loop_setup()  # noqa: SLF001 - a Pykka home
-        return self._handle_while_alive()
+        self._handle_while_alive()
 
     def deliver(self, message: Any) -> Callable[[Any], None]:  # noqa: ANN401 - see Mailbox
         """Deliver by way of Pykka's hooks; return what takes the next ones."""
@@ -86,6 +87,25 @@ class LoopInbox:
     def _handle_while_alive(self) -> Callable[[Any], None]:
         self.handle = dropped if self.actor.actor_stopped.is_set() else self.actor.handle
         return self.handle
+
+
+class Near:
+    """An address in the sender's own home: what is told is handled, after all that was told before it, at once."""
+
+    __slots__ = ("_home", "_inbox")
+
+    def __init__(self, home: LoopHome, inbox: LoopInbox) -> None:
+        self._home = home
+        self._inbox = inbox
+
+    def tell(self, message: Any, /) -> None:  # noqa: ANN401 - see Mailbox
+        """Append, and deliver; to an actor before its setup only append."""
+        inbox = self._inbox
+        if inbox.handle is None:
+            inbox.tell(message)
+        else:
+            inbox.queue.append(message)
+            self._home.hand_over(inbox)
 
 
 class LoopHome:
@@ -105,6 +125,7 @@ class LoopHome:
         self._inboxes: list[LoopInbox] = []
         self._scheduled = False
         self._draining = False
+        self._handed_over_s = 0.0
         self._thread_id = 0
         self._runner = threading.Thread(target=self._run_loop, name=name)
         self._runner.start()
@@ -153,6 +174,20 @@ class LoopHome:
         finally:
             self._drain()
 
+    def near(self, address: Address[M]) -> Address[M] | None:
+        """See Home."""
+        inbox = getattr(address, "actor_inbox", None)
+        return Near(self, inbox) if inbox in self._inboxes else None
+
+    def hand_over(self, inbox: LoopInbox) -> None:
+        """Deliver what *inbox* holds now, in the middle of another actor's message.  On the loop's thread."""
+        now_s = self.loop.time
+        began_s = now_s()
+        self._deliver(inbox)
+        took_s = now_s() - began_s
+        inbox.load.busy_s += took_s
+        self._handed_over_s += took_s
+
     def close(self) -> None:
         """Stop the loop after its actors have stopped, and wait for the thread; harmless when repeated."""
         with contextlib.suppress(RuntimeError):  # closed already
@@ -182,33 +217,39 @@ class LoopHome:
                 break
             inbox = ready.popleft()
             inbox.scheduled = False
-            handle = inbox.handle
-            if handle is None:
-                handle = inbox.set_up()
-            queue = inbox.queue
-            count = len(queue)
-            if not count:
+            if inbox.handle is None:
+                inbox.set_up()
+            if not inbox.queue:
                 continue  # it was filled while it was drained, and came up once more
-            try:
-                left = count
-                while left:  # not a range: most counts are 1
-                    left -= 1
-                    message = queue.popleft()
-                    if type(message) in APART:
-                        handle = inbox.deliver(message)
-                    else:
-                        handle(message)
-            except Exception as error:  # noqa: BLE001 - the process is ending; until then the others here go on
-                self.fatal(type(inbox.actor).__name__, error)
-                inbox.fail()
-                ready.append(inbox)  # what waits behind is told that it is dead
+            self._deliver(inbox)
             ended_s = now_s()
-            load = inbox.load
-            load.message_count += count
-            load.batch_count += 1
-            load.busy_s += ended_s - began_s
+            inbox.load.busy_s += ended_s - began_s - self._handed_over_s
+            self._handed_over_s = 0.0
             began_s = ended_s
         self._draining = False
+
+    def _deliver(self, inbox: LoopInbox) -> None:
+        """Deliver what *inbox* holds now, but not what comes meanwhile."""
+        handle = inbox.handle
+        assert handle is not None, "not set up yet"
+        queue = inbox.queue
+        count = len(queue)
+        try:
+            left = count
+            while left:  # not a range: most counts are 1
+                left -= 1
+                message = queue.popleft()
+                if type(message) in APART:
+                    handle = inbox.deliver(message)
+                else:
+                    handle(message)
+        except Exception as error:  # noqa: BLE001 - the process is ending; until then the others here go on
+            self.fatal(type(inbox.actor).__name__, error)
+            inbox.fail()
+            self._ready.append(inbox)  # what waits behind is told that it is dead
+        load = inbox.load
+        load.message_count += count
+        load.batch_count += 1
 
 
 def dropped(_message: object) -> None:

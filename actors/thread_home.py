@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from pykka._envelope import Envelope
 
-    from actors.base import FatalHook, NodeActor
+    from actors.address import Address
+    from actors.base import FatalHook, M, NodeActor
 
 
 class ThreadInbox(SimpleQueue["Envelope[Any]"], Mailbox):
@@ -52,6 +53,10 @@ class ThreadHome:
     def settle(self, tell: Callable[[], None]) -> None:
         """Call *tell*: each actor's thread is already at it."""
         tell()
+
+    def near(self, _address: Address[M]) -> Address[M] | None:
+        """See Home: no two actors share a thread."""
+        return None
 
     def start(self, actor: NodeActor[Any]) -> None:
         """Start the actor's thread, named after its class."""

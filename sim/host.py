@@ -11,6 +11,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from pykka._envelope import Envelope
+
 from actors import base
 from actors.base import deliver
 from actors.messages.common import Tick
@@ -21,8 +23,6 @@ from sim.describe import describe
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from random import Random
-
-    from pykka._envelope import Envelope
 
     from actors.address import Address, AnyDelivery
     from actors.base import Home, NodeActor
@@ -113,13 +113,13 @@ class SimInbox(base.Mailbox):
     """The mailbox of one actor."""
 
     def __init__(self, home: SimHome, actor: NodeActor[Any]) -> None:
-        self._home = home
+        self.home = home
         self._actor = actor
         self._queue: deque[tuple[float, Envelope[Any]]] = deque()
 
     def put(self, envelope: Envelope[Any], /) -> None:
         """Append, to be delivered a little later."""
-        host = self._home.host
+        host = self.home.host
         if not host.alive:
             return
         if not self._queue:
@@ -132,24 +132,48 @@ class SimInbox(base.Mailbox):
 
     def empty(self) -> bool:
         """See Mailbox."""
-        return not self._queue or not self._home.host.alive
+        return not self._queue or not self.home.host.alive
 
     @property
     def due_s(self) -> float:
         """See Mailbox."""
-        free_s, told_s = self._home.free_s, self._queue[0][0]
+        free_s, told_s = self.home.free_s, self._queue[0][0]
         return free_s if free_s > told_s else told_s  # noqa: FURB136 - see above
 
     def deliver(self) -> None:
         """Deliver the message that has waited longest."""
+        with self.home:
+            self._deliver()
+
+    def hand_over(self, message: object) -> None:
+        """Deliver all that waits, and then *message*, in the middle of another actor's message."""
+        host = self.home.host
+        if not host.alive:
+            return
+        host.schedule.forget({id(self)})
+        self._queue.append((host.schedule.now_s, Envelope(message)))
+        while self._queue:
+            self._deliver()
+
+    def _deliver(self) -> None:
         envelope = self.get()
-        actor, host = self._actor, self._home.host
+        actor, host = self._actor, self.home.host
         message = envelope.message
         if type(message) is not Tick:
             host.schedule.note(host.name, f"{type(actor).__name__} {describe(message)}")
-        with self._home:
-            deliver(actor, envelope)
+        deliver(actor, envelope)
         host.delivered(actor)
+
+
+class SimNear:
+    """See Near of the shared loop."""
+
+    def __init__(self, inbox: SimInbox) -> None:
+        self._inbox = inbox
+
+    def tell(self, message: object) -> None:
+        """Have it handled now."""
+        self._inbox.hand_over(message)
 
 
 class SimHome:
@@ -172,6 +196,11 @@ class SimHome:
     def settle(self, tell: Callable[[], None]) -> None:
         """See Home: mailboxes are drained when the schedule says so."""
         tell()
+
+    def near(self, address: Address[M]) -> Address[M] | None:
+        """See Home."""
+        inbox = getattr(address, "actor_inbox", None)
+        return SimNear(inbox) if isinstance(inbox, SimInbox) and inbox.home is self else None
 
     def start(self, actor: NodeActor[Any]) -> None:
         """Run the actor's setup."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from pykka._envelope import Envelope
 
-    from actors.address import AnyDelivery
-    from actors.base import Home, NodeActor
+    from actors.address import Address, AnyDelivery
+    from actors.base import Home, M, NodeActor
 
 P = ParamSpec("P")
 A = TypeVar("A", bound="NodeActor[Any]")
@@ -83,6 +83,10 @@ class TestHome:
     def settle(self, tell: Callable[[], None]) -> None:
         """Call *tell*: only the test delivers."""
         tell()
+
+    def near(self, _address: Address[M]) -> Address[M] | None:
+        """Return nothing: only the test delivers."""
+        return None
 
     def build(self, make: Callable[Concatenate[Home, P], A], *args: P.args, **kwargs: P.kwargs) -> A:
         """Return an actor whose setup has not run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -154,6 +155,36 @@ def test_what_may_be_read_is_told_before_what_is_done(machine: Machine) -> None:
     assert PutResponse.FromString(completed.outcomes[0][1]).header.revision == 2
     assert changed.revisions[0].events[0].key == b"a"
     assert applied == Applied(Index(1))
+
+
+def test_who_shares_the_thread_is_told_before_the_store_is_written(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has it; what the client asks next is looked at only after the new view was published."""
+    monkeypatch.setattr(machine.home, "near", lambda address: address)
+    write = machine.backend.write
+
+    def noted(changes: Iterable[tuple[bytes, bytes | None]], *, sync: bool = False) -> None:
+        machine.journal.append("written")
+        write(changes, sync=sync)
+
+    monkeypatch.setattr(machine.backend, "write", noted)
+    machine.tell(Observe(machine.listener), ObserveOutcomes(OWNER, machine.listener))
+    machine.journal.clear()
+    machine.apply(machine.log.put(b"a"))
+    kinds = [each if isinstance(each, str) else type(each) for each in machine.journal]
+    assert kinds == [Completed, "written", Published, Applied]
+
+
+def test_a_change_of_members_is_published_before_it_is_done(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for the members next asks others than the store, who hear of it in their own time."""
+    monkeypatch.setattr(machine.home, "near", lambda address: address)
+    machine.tell(Observe(machine.listener), ObserveOutcomes(OWNER, machine.listener))
+    machine.journal.clear()
+    change = adding(Member.new("m", ["http://127.0.0.1:1"], "t"))
+    machine.apply(machine.log.conf_change(replace(change, id=machine.log.ids.make())))
+    kinds = [type(each) for each in machine.journal if isinstance(each, Completed | Published)]
+    assert kinds == [Published, Completed]
 
 
 def test_observers_are_told_at_once_what_there_is(machine: Machine) -> None:

@@ -194,3 +194,72 @@ def test_settling_from_another_thread_leaves_it_to_the_loop(home: LoopHome) -> N
     ref.ask(Probe(), timeout=WAIT_S)
     assert [thread.name for thread in threads] == ["Under test"]
     stop(ref)
+
+
+def test_what_is_told_near_is_handled_before_tell_returns(home: LoopHome) -> None:
+    """All that was told before comes first: a mailbox keeps its order."""
+    journal: list[Any] = []
+    ref, other = Counter.start(home, journal), Counter.start(home, journal)
+    ref.ask(Probe(), timeout=WAIT_S)
+    near = home.near(ref)
+    assert near is not None
+
+    def tell_both_ways() -> None:
+        ref.tell("told before")
+        near.tell("told near")
+        journal.append("returned")
+
+    other.tell(tell_both_ways)
+    other.ask(Probe(), timeout=WAIT_S)
+    ref.ask(Probe(), timeout=WAIT_S)
+    assert journal == ["told before", "told near", "returned"]
+    stop(ref, other)
+
+
+def test_nobody_elsewhere_is_near(home: LoopHome, crashes: Crashes) -> None:
+    """An actor with another thread cannot be made to hurry by who tells it something."""
+    ref = Counter.start(ThreadHome(crashes), [])
+    assert home.near(ref) is None
+    assert ThreadHome(crashes).near(ref) is None
+    stop(ref)
+
+
+def test_who_crashes_near_does_not_take_the_teller_along(home: LoopHome, crashes: Crashes) -> None:
+    """The crash is that of whoever was told; messages to it are dropped from then on."""
+    journal: list[Any] = []
+    ref, other = Counter.start(home, journal), Counter.start(home, journal)
+    ref.ask(Probe(), timeout=WAIT_S)
+    near = home.near(ref)
+    assert near is not None
+
+    def tell_twice() -> None:
+        near.tell(lambda: 1 // 0)
+        near.tell("nobody hears this")
+        journal.append("went on")
+
+    other.tell(tell_twice)
+    other.ask(Probe(), timeout=WAIT_S)
+    assert journal == ["went on"]
+    assert [(actor, type(error)) for actor, error in crashes.told] == [("Counter", ZeroDivisionError)]
+    stop(other)
+
+
+def test_before_its_setup_an_actor_takes_nothing(home: LoopHome) -> None:
+    """What is told near meanwhile waits in its mailbox."""
+    journal: list[Any] = []
+    other = Counter.start(home, [])
+
+    def start_and_tell() -> None:
+        started.append(Counter.start(home, journal))
+        near = home.near(started[0])
+        assert near is not None
+        near.tell("early")
+        seen.append(list(journal))
+
+    seen: list[list[Any]] = []
+    started: list[pykka.ActorRef[Any]] = []
+    other.tell(start_and_tell)
+    other.ask(Probe(), timeout=WAIT_S)
+    started[0].ask(Probe(), timeout=WAIT_S)
+    assert (seen, journal) == ([[]], ["early"])
+    stop(other, *started)
