@@ -4,11 +4,12 @@ All that queues up while one sync runs is written and synced together (architect
 batch sends the actor itself a marker, and since a mailbox keeps its order, everything that came before the marker is
 staged when it is met.
 
-Where a sync takes place follows from how long syncs take.  One of 100 microseconds costs less than waking another
-thread and being woken by it, so it runs right here, on the loop; from half a millisecond on it runs on a thread of its
-own, and the loop goes on meanwhile.
+Where a sync takes place follows from what there is to do meanwhile and from how long syncs take.  While several
+clients write, the kernel syncs beside the loop (wal/background_sync.py), which prepares the next batch in that time.
+One client alone waits for this very sync: one of 100 microseconds costs less right here, on the loop, than being told
+of its end.  Where the kernel cannot, a sync of half a millisecond or more runs on a thread of its own.
 
-A sync of either kind may hang for as long as the disk does.  Where others could lead meanwhile, none is made on the
+A sync of any kind may hang for as long as the disk does.  Where others could lead meanwhile, none is made on the
 loop, and RaftActor is told of one that does not return, so that this member leads no longer.
 
 A full disk is survived: writes are refused while hardly any room is left; one that fails all the same leaves the log as
@@ -19,7 +20,7 @@ have dropped what it should have written.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from actors.base import Home, NodeActor
 from actors.messages.common import Tick
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from actors.address import Address, AnyDelivery
     from core.clock import Clock
     from core.raft.messages import Entry, HardState, Snapshot
+    from wal.background_sync import BackgroundSync
     from wal.log import WriteAheadLog
     from wal.snapshots import Snapshots
 
@@ -57,6 +59,9 @@ SLOW_SYNC_S = 1.0
 FREE_BYTES_MIN = 32 << 20
 """Below this, writes are refused before they fail: the store behind the log needs room too, and cannot wait for it."""
 
+TEARDOWN_SYNC_S = 5.0
+"""How long the end of a sync is waited for when everything ends."""
+
 STAGED_BYTES_MAX = 64 << 20
 """More than this is written without waiting for the rest of the mailbox."""
 
@@ -69,6 +74,12 @@ _REMOVED: Final = 2
 
 class _Flush:
     """A note to self: everything before me is staged."""
+
+
+class _SyncEnded(NamedTuple):
+    """A note to self: the kernel has synced."""
+
+    error: OSError | None
 
 
 class _Batch:
@@ -100,7 +111,7 @@ class _Batch:
 
 
 @final
-class WalActor(NodeActor[WalMessage | Answered | _Flush]):
+class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
     """Makes the log durable.
 
     Owns: the open segment, the snapshot files.  Tells: whoever is named in a message's *after*; the writers, when the
@@ -115,20 +126,23 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         snapshots: Snapshots,
         syncer: Address[Work],
         janitor: Address[Work],
+        background: BackgroundSync | None,
         free_bytes: Callable[[], int],
         stall_s: float,
         clock: Clock,
         logger: structlog.stdlib.BoundLogger,
     ) -> None:
-        """*free_bytes* tells how much room is left where the data lies; *syncer* is a worker of this actor's own.
+        """*background* syncs in the kernel, on a loop that watches it; *syncer* is a worker of this actor's own.
 
-        *janitor* removes files, which takes many milliseconds.  A sync that takes longer than *stall_s* has stalled.
+        *janitor* removes files, which takes many milliseconds.  *free_bytes* tells how much room is left where the data
+        lies.  A sync that takes longer than *stall_s* has stalled.
         """
         super().__init__(home)
         self._log = log
         self._snapshots = snapshots
         self._syncer = syncer
         self._janitor = janitor
+        self._background = background
         self._free_bytes = free_bytes
         self._clock = clock
         self._logger = logger
@@ -151,7 +165,12 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         self._sync_times = Histogram(SYNC_BOUNDS_S)
         self._save_times = Histogram(SYNC_BOUNDS_S)
 
-    def handle(self, message: WalMessage | Answered | _Flush) -> None:
+    def setup(self) -> None:
+        """Have the loop watch for the ends of syncs."""
+        if self._background is not None:
+            self._background.watch(self._notice_end)
+
+    def handle(self, message: WalMessage | Answered | _Flush | _SyncEnded) -> None:
         """Take one message."""
         match message:
             case Append():
@@ -160,6 +179,9 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
                 self._raft, self._alone = message
             case _Flush():
                 self._marked = False
+                self._flush()
+            case _SyncEnded():
+                self._finish_sync(self._outcome(message.error), late=True)
                 self._flush()
             case Answered():
                 self._take_answer(message)
@@ -173,6 +195,8 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
                 if self._full:
                     message.observer.tell(WritesRefused(NoSpace()))
             case Tick():
+                if self._background is not None:
+                    self._background.look()  # whatever became of the loop's notice
                 self._look_at_space()
                 self._look_for_stall(message.now_s)
             case Measure():
@@ -183,6 +207,12 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
 
         While the syncer's thread is at the log it stays open, and what is staged is let go: nobody was told of it.
         """
+        if self._background is not None:
+            self._background.close()
+            ends: list[OSError | None] = []
+            self._background.ended = ends.append
+            if self._background.busy and self._background.wait(TEARDOWN_SYNC_S) and ends == [None]:
+                self._in_flight = None
         if self._in_flight is not None:
             return
         try:
@@ -229,10 +259,37 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
         self._in_flight_since_s = started_s
         if not batch.must_sync:
             self._finish_sync(None)
-        elif self._alone and self._sync_s <= SYNC_HERE_MAX_S:
+        elif self._alone and self._sync_s <= SYNC_HERE_MAX_S and (self._background is None or len(batch.entries) == 1):
             self._finish_sync(self._sync())
-        else:
+        elif not self._begin_in_background():
             self._syncer.tell(Work(_SYNCED, self._sync, self.actor_ref))
+
+    def _begin_in_background(self) -> bool:
+        """Have the kernel sync; False where it cannot, or where the log has more to do than that."""
+        background = self._background
+        descriptor = -1 if background is None else self._log.descriptor
+        if background is None or descriptor < 0:
+            return False
+        try:
+            background.begin(descriptor)
+        except OSError as error:
+            self._logger.warning("the kernel takes no more syncs; a thread makes them from now on", error=str(error))
+            background.close()
+            self._background = None
+            return False
+        return True
+
+    def _notice_end(self, error: OSError | None) -> None:
+        """Take the end of a sync from the loop, which has nobody to guard what it calls."""
+        self._home.settle(lambda: self.actor_ref.tell(_SyncEnded(error)))
+
+    def _outcome(self, error: OSError | None) -> float | DiskFull:
+        """Take note of a sync that the kernel has made; return how long it was until that was noticed, in seconds."""
+        try:
+            self._log.synced(error)
+        except DiskFull as full:
+            return full
+        return self._clock.monotonic_s() - self._in_flight_since_s
 
     def _take_answer(self, message: Answered) -> None:
         if message.token == _SYNCED:
@@ -250,7 +307,8 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             return error
         return self._clock.monotonic_s() - started_s
 
-    def _finish_sync(self, outcome: object) -> None:
+    def _finish_sync(self, outcome: object, *, late: bool = False) -> None:
+        """Go on after a sync that took *outcome* seconds, or some more if it was noticed *late*."""
         batch, self._in_flight = self._in_flight, None
         assert batch is not None
         if self._stalled:
@@ -264,8 +322,10 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush]):
             return
         if isinstance(outcome, float):
             self._sync_times.observe(outcome)
-            weight = SYNC_RISE_WEIGHT if outcome > self._sync_s else SYNC_FALL_WEIGHT
-            self._sync_s += (outcome - self._sync_s) * weight
+            if outcome < self._sync_s:
+                self._sync_s += (outcome - self._sync_s) * SYNC_FALL_WEIGHT
+            elif not late:
+                self._sync_s += (outcome - self._sync_s) * SYNC_RISE_WEIGHT
             if outcome > SLOW_SYNC_S:
                 self._logger.warning("slow fdatasync", took_s=round(outcome, 3), expected_s=SLOW_SYNC_S)
         for delivery in batch.after:

@@ -811,6 +811,13 @@ class Own:
         "Of etcd up to 3.5: run a gRPC proxy before the initial cluster, and no member (readonly: for reads only).",
         note="etcd's v2 proxy is gone: the gRPC proxy runs in its place, and serves API 3; see actcd grpc-proxy --help",
     )
+    log_sync: str = setting(
+        "log-sync",
+        choice("kernel", "thread"),
+        "kernel",
+        "What makes the log durable while several clients write: the kernel (io_uring or Linux AIO) where it can, or a"
+        " thread.",
+    )
     extensions: tuple[ExtensionEntry, ...] = setting(
         "extensions",
         EXTENSIONS,

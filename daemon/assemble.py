@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from net.tls import ClientTls
     from services.node import Export
     from services.tracing import StartSpan
+    from wal.background_sync import BackgroundSync
 
 CORE = "Core"
 """The loop that the actors of the hot path share."""
@@ -145,6 +146,8 @@ class Disk:
     free_bytes: Callable[[], int]
     """What is left where the log or the store lies."""
     make_export: Callable[[View], Export]
+    background_sync: BackgroundSync | None = None
+    """Syncs the log in the kernel, where that can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +328,7 @@ def _spawn_base(config: Config, booted: Booted, outside: Outside) -> Base:
         snapshots=booted.snapshots,
         syncer=host.spawn(own, WorkerActor),
         janitor=janitor,
+        background=outside.disk.background_sync,
         free_bytes=outside.disk.free_bytes,
         stall_s=config.member.election_timeout_ms / 1000.0,
         clock=clock,

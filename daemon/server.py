@@ -50,6 +50,7 @@ from services.tokens import JwtKeysRefused
 from storage.bbolt.export import Export
 from storage.leveldb import open_leveldb
 from storage.schema import StorageError
+from wal.background_sync import usable_in
 from wal.errors import WalError
 from wal.filesystem import PosixFileSystem
 from wal.log import exists
@@ -239,7 +240,7 @@ def launch(
             ticker,
             clock,
             doors,
-            Disk(partial(free_bytes, directory), lambda view: Export(view, directory.snap)),
+            disk_of(directory, config, logger),
             logger,
             partial(process_samples, config, MemberId(booted.metadata.node_id), host),
             trace=trace,
@@ -356,6 +357,13 @@ class Resolve:
     def tell(self, _message: object) -> None:
         """Resolve it."""
         self._future.set_result(None)
+
+
+def disk_of(directory: DataDirectory, config: Config, logger: structlog.stdlib.BoundLogger) -> Disk:
+    """Return what actors ask of the disk that the data lies on."""
+    background_sync = usable_in(directory.wal) if config.own.log_sync == "kernel" else None
+    logger.info("syncs of the log", made_by="a thread" if background_sync is None else background_sync.name)
+    return Disk(partial(free_bytes, directory), lambda view: Export(view, directory.snap), background_sync)
 
 
 def free_bytes(directory: DataDirectory) -> int:

@@ -130,7 +130,9 @@ FAMILIES: dict[str, Family] = {
         "histogram", "Time to make and send a snapshot of the store to a client."
     ),
     "etcd_disk_defrag_inflight": Family("gauge", "Defragmentations that run."),
-    "etcd_disk_wal_fsync_duration_seconds": Family("histogram", "Time to make the log durable."),
+    "etcd_disk_wal_fsync_duration_seconds": Family(
+        "histogram", "Time to make the log durable, until its end is noticed."
+    ),
     "etcd_disk_wal_write_bytes_total": Family("gauge", "Bytes written to the log."),
     "etcd_disk_wal_write_duration_seconds": Family("histogram", "Time to write to the log, without making it durable."),
     "etcd_grpc_proxy_cache_hits_total": Family("gauge", "Reads that the gRPC proxy answered from its cache."),

@@ -100,6 +100,11 @@ class SimFile:
         self._file = file
         self._spend = spend
 
+    @property
+    def descriptor(self) -> int:
+        """See File."""
+        return self._file.descriptor
+
     def size(self) -> int:
         """See File."""
         return self._file.size()

@@ -32,6 +32,10 @@ SECTOR_SIZE_BYTES = 512
 class File(Protocol):
     """An open file, read and written by position."""
 
+    @property
+    def descriptor(self) -> int:
+        """What the system knows the file by; -1 where it knows of none."""
+
     def size(self) -> int:
         """Return the size in bytes, preallocated ones included."""
 
@@ -95,7 +99,11 @@ class PosixFile:
         self._path = path
         self._descriptor = descriptor
 
-    def size(self) -> int:  # noqa: D102 - File says it, here and below
+    @property
+    def descriptor(self) -> int:  # noqa: D102 - File says it, here and below
+        return self._descriptor
+
+    def size(self) -> int:  # noqa: D102
         return os.fstat(self._descriptor).st_size
 
     def read_at(self, offset: int, size: int) -> bytes:  # noqa: D102
@@ -258,6 +266,10 @@ class MemoryFile:
         self._content = content
         self._boot = system.boots
         self._open = True
+
+    @property
+    def descriptor(self) -> int:  # noqa: D102
+        return -1
 
     def size(self) -> int:  # noqa: D102
         return len(self._checked().data)

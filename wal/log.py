@@ -7,6 +7,7 @@ must not know what entries mean.  Format and rules of recovery: docs/internals/w
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from core.raft.messages import HardState  # noqa: TC001 - a compiled NamedTuple wants it when it runs
@@ -36,7 +37,7 @@ from wal.segment import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from core.raft.messages import ConfState, Entry
@@ -219,10 +220,26 @@ class WriteAheadLog:
         on, and the next one is tried for again later.
         """
         self._expect_usable()
-        if self._tail.is_durable:
-            return
+        if not self._tail.is_durable:
+            self._end_sync(self._tail.sync)
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file that the next sync is about, for who makes it by other means and tells synced() of it.
+
+        -1 where that cannot be, or should not: sync() will have more to do than that.
+        """
+        self._expect_usable()
+        return -1 if self._tail.end.offset >= self._prepare_at else self._tail.descriptor
+
+    def synced(self, error: OSError | None) -> None:
+        """Take note of a sync of all that was written, and of what went wrong with it; raises what sync() does."""
+        self._expect_usable()
+        self._end_sync(partial(self._tail.synced, error))
+
+    def _end_sync(self, sync_tail: Callable[[], None]) -> None:
         try:
-            self._tail.sync()
+            sync_tail()
         except DiskFull:
             self._saved = self._durable
             raise

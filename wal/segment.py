@@ -85,11 +85,23 @@ class Segment:
         """Whether all that was written is synced."""
         return self.end is self._durable
 
+    @property
+    def descriptor(self) -> int:
+        """Of the file, for who syncs it by other means and tells synced() of it; -1 where that cannot be."""
+        return self._file.descriptor
+
     def sync(self) -> None:
         """Make all that was written durable.  DiskFull takes back everything since the last sync that worked."""
         try:
             self._file.fdatasync()
         except OSError as error:
+            self.synced(error)
+        else:
+            self.synced(None)
+
+    def synced(self, error: OSError | None) -> None:
+        """Take note of a sync of all that was written, and of what went wrong with it; raises what sync() does."""
+        if error is not None:
             raise self._taken_back(self._durable, error) from error
         self._durable = self.end
 

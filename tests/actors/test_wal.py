@@ -22,15 +22,17 @@ from tests.actors.home import TestHome
 from tests.fakes import Told
 from wal.codec import Metadata
 from wal.errors import WalFailed
-from wal.filesystem import MemoryFileSystem
+from wal.filesystem import MemoryFile, MemoryFileSystem
 from wal.log import WriteAheadLog, valid_snapshots
 from wal.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from actors.messages.worker import Work
+    from wal.background_sync import BackgroundSync
 
 WAL = Path("/wal")
 SNAP = Path("/snap")
+DESCRIPTOR = 42
 STALL_S = 1.0
 SEGMENT_SIZE_BYTES = 8192
 MAX_WALS = 2
@@ -44,10 +46,47 @@ def state(commit: int) -> HardState:
     return HardState(Term(1), MemberId(1), Index(commit))
 
 
-class Disk:
-    """A WalActor on a disk in memory."""
+class Kernel:
+    """Takes syncs of a disk in memory, and makes them when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, fs: MemoryFileSystem) -> None:
+        self._fs = fs
+        self.busy = self.refuses = self.closed = False
+        self.ended: Any = None
+
+    def watch(self, ended: Any) -> None:
+        self.ended = ended
+
+    def begin(self, descriptor: int) -> None:
+        assert descriptor == DESCRIPTOR
+        if self.refuses:
+            raise OSError("not any more")
+        self.busy = True
+
+    def look(self) -> None:
+        """Do nothing: the test makes the syncs."""
+
+    def work(self, error: OSError | None = None) -> None:
+        """Make the sync that was asked for."""
+        assert self.busy
+        self.busy = False
+        if error is None:
+            for name in self._fs.list(WAL):
+                self._fs.open(WAL / name).fdatasync()
+        self.ended(error)
+
+    def wait(self, _timeout_s: float) -> bool:
+        self.work()
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Disk:
+    """A WalActor on a disk in memory, with a kernel if that is wanted."""
+
+    def __init__(self, *, kernel: bool = False) -> None:
         self.home = TestHome()
         self.fs = MemoryFileSystem()
         self.fs.make_folder(SNAP)
@@ -59,6 +98,7 @@ class Disk:
             segment_size_bytes=SEGMENT_SIZE_BYTES,
             max_wals=MAX_WALS,
         )
+        self.kernel = Kernel(self.fs)
         self.syncer, self.janitor = Told(), Told()
         self.free_bytes = FREE_BYTES_MIN
         self.journal: list[Any] = []
@@ -69,6 +109,7 @@ class Disk:
             snapshots=Snapshots(SNAP, self.fs, 5),
             syncer=self.syncer,
             janitor=self.janitor,
+            background=cast("BackgroundSync", self.kernel) if kernel else None,
             free_bytes=lambda: self.free_bytes,
             stall_s=STALL_S,
             clock=self.home.clock,
@@ -205,6 +246,133 @@ def test_where_others_could_lead_the_loop_never_waits_for_the_disk(disk: Disk) -
     assert disk.journal == []
     disk.work()
     assert disk.journal == [1]
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A disk whose syncs the kernel makes."""
+    monkeypatch.setattr(MemoryFile, "descriptor", DESCRIPTOR)
+    return Disk(kernel=True)
+
+
+def test_while_the_kernel_syncs_the_next_batch_is_gathered(beside: Disk) -> None:
+    """The loop is free meanwhile, and nothing leaves before its sync has ended."""
+    beside.append(1)
+    beside.append(2)
+    beside.home.run()
+    assert (beside.journal, beside.kernel.busy) == ([], True)
+    beside.append(3)
+    beside.append(4)
+    beside.home.run()
+    assert beside.journal == []
+    beside.kernel.work()
+    beside.home.run()
+    assert (beside.journal, beside.kernel.busy) == ([1, 2], True)
+    beside.kernel.work()
+    beside.home.run()
+    assert beside.journal == [1, 2, 3, 4]
+    assert beside.syncer.messages == []
+
+
+def test_one_entry_alone_is_synced_right_here(beside: Disk) -> None:
+    """A lone client has nothing to do meanwhile: being told of the end would only make it wait longer."""
+    beside.append(1)
+    beside.home.run()
+    assert (beside.journal, beside.kernel.busy) == ([1], False)
+
+
+def test_where_others_could_lead_one_entry_is_the_kernels_too(beside: Disk) -> None:
+    """The loop never waits for the disk there."""
+    beside.home.tell(beside.wal, Attend(beside.raft, alone=False))
+    beside.append(1)
+    beside.home.run()
+    assert beside.journal == []
+    beside.kernel.work()
+    beside.home.run()
+    assert beside.journal == [1]
+
+
+def test_a_sync_of_the_kernels_that_does_not_return_is_told_too(beside: Disk) -> None:
+    """Whoever makes it: others lead meanwhile, and what waits for it leaves when it has ended after all."""
+    beside.home.tell(beside.wal, Attend(beside.raft, alone=False))
+    beside.append(1)
+    beside.home.run()
+    beside.home.clock.now_s += STALL_S * 1.1
+    beside.home.tell(beside.wal, Tick(beside.home.clock.now_s))
+    assert beside.raft.take() == [DiskIs(stalled=True)]
+    beside.kernel.work()
+    beside.home.run()
+    assert beside.raft.take() == [DiskIs(stalled=False)]
+    assert beside.journal == [1]
+
+
+def test_a_full_disk_met_by_the_kernel_is_survived(beside: Disk) -> None:
+    """As one that was met right here: the batch is written again, before whatever came meanwhile."""
+    beside.append(1)
+    beside.append(2)
+    beside.home.run()
+    beside.append(3)
+    beside.home.run()
+    beside.kernel.work(OSError(errno.ENOSPC, "no room"))
+    beside.home.run()
+    beside.home.tell(beside.wal, Tick(1.0))
+    if beside.kernel.busy:
+        beside.kernel.work()
+    beside.home.run()
+    assert beside.journal == [1, 2, 3]
+    assert beside.durable() == [1, 2, 3]
+
+
+def test_any_other_failure_met_by_the_kernel_is_fatal(beside: Disk) -> None:
+    """After it nobody knows what the disk holds."""
+    beside.append(1)
+    beside.append(2)
+    beside.home.run()
+    beside.kernel.work(OSError(errno.EIO, "the disk is gone"))
+    with pytest.raises(WalFailed):
+        beside.home.run()
+    assert beside.journal == []
+
+
+def test_a_kernel_that_takes_no_more_is_replaced_by_the_syncer(beside: Disk) -> None:
+    """Whatever the reason, writes go on."""
+    beside.kernel.refuses = True
+    beside.append(1)
+    beside.append(2)
+    beside.home.run()
+    assert (beside.journal, beside.kernel.closed) == ([], True)
+    beside.work()
+    assert beside.journal == [1, 2]
+    beside.append(3)
+    beside.home.run()
+    assert beside.journal == [1, 2, 3]
+
+
+def test_how_late_an_end_is_noticed_says_nothing_of_the_disk(beside: Disk) -> None:
+    """A loop that is busy sees ends late; a lone client's next sync is still made right here."""
+    for index in range(1, 200, 2):
+        beside.append(index)
+        beside.append(index + 1)
+        beside.home.run()
+        beside.home.clock.pass_s(0.01)
+        if beside.kernel.busy:
+            beside.kernel.work()
+        beside.work()
+    beside.append(201)
+    beside.home.run()
+    assert beside.journal[-1] == 201
+
+
+def test_at_the_end_the_kernel_is_waited_for(beside: Disk) -> None:
+    """A log that is closed in the middle of a sync would stay locked in a program that goes on."""
+    beside.append(1)
+    beside.append(2)
+    beside.home.run()
+    beside.append(3)
+    beside.home.run()
+    beside.wal.teardown()
+    assert not beside.kernel.busy
+    assert beside.durable() == [1, 2, 3]
 
 
 def test_a_sync_that_does_not_return_is_told_once_and_so_is_its_end(disk: Disk) -> None:

@@ -313,7 +313,8 @@ class Writer:
         self._prefix = prefix
         self._timeout_s = timeout_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        # A test that fails before it stops its writer must still come to its end.
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from core.raft.messages import ConfState, Entry, EntryType, HardState
 from core.types import Index, MemberId, Term
 from wal.codec import Metadata, encode_entry
 from wal.errors import DiskFull, SnapshotNotFound, WalCorrupt, WalFailed, WalLocked
-from wal.filesystem import MemoryFileSystem
+from wal.filesystem import MemoryFileSystem, PosixFileSystem
 from wal.log import WriteAheadLog, exists, valid_snapshots
 from wal.record import CRC, ENTRY, METADATA, SNAPSHOT, STATE, RecordReader, frame_crc, frame_record
 
@@ -712,6 +713,46 @@ def test_a_failed_sync_is_final() -> None:
     log.close()
     fs.crash()
     assert reopened(fs).entries == [entry(index) for index in range(1, 4)]
+
+
+def test_a_sync_that_somebody_else_made_counts_as_one() -> None:
+    """The kernel can make it while the loop goes on; what it covers then survives as after sync()."""
+    fs = MemoryFileSystem()
+    log = new_log(fs)
+    log.append([entry(1)], state(0))
+    log.synced(None)
+    syncs = fs.syncs
+    log.sync()
+    assert fs.syncs == syncs, "it has been synced"
+    log.append([entry(2)], state(1))
+    with pytest.raises(DiskFull):
+        log.synced(OSError(errno.ENOSPC, "no room"))
+    log.append([entry(2)], state(1))
+    with pytest.raises(WalFailed):
+        log.synced(OSError(errno.EIO, "the disk is gone"))
+    with pytest.raises(WalFailed, match="failed before"):
+        log.append([entry(2)], state(1))
+
+
+def test_a_sync_that_has_more_to_do_is_not_given_away(tmp_path: Path) -> None:
+    """Making the next segment may take the disk long, which belongs where nobody waits."""
+    fs = PosixFileSystem()
+    log = WriteAheadLog.create(tmp_path / "wal", fs, METADATA_HERE, segment_size_bytes=SEGMENT_SIZE_BYTES)
+    given_away = []
+    for index in range(1, 41):
+        log.append([entry(index, size=200)], None)
+        given_away.append(log.descriptor >= 0)
+        if given_away[-1]:
+            os.fdatasync(log.descriptor)
+            log.synced(None)
+        else:
+            log.sync()
+    log.close()
+    segments = len(fs.list(tmp_path / "wal"))
+    assert segments > 2
+    assert given_away.count(False) in {2 * (segments - 1), 2 * segments - 1}, "one to prepare each, one to begin it"
+    _, replay = WriteAheadLog.open(tmp_path / "wal", fs, FROM_THE_START, segment_size_bytes=SEGMENT_SIZE_BYTES)
+    assert [each.index for each in replay.entries] == list(range(1, 41))
 
 
 def test_a_segments_end_is_durable_before_the_next_one_has_a_name() -> None:
