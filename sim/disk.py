@@ -96,47 +96,44 @@ def item_digest(key: bytes, value: bytes | None) -> int:
 class SimFile:
     """A file whose syncs take time."""
 
-    def __init__(self, file: File, spend: Callable[[], None]) -> None:
-        self._file = file
-        self._spend = spend
-
-    @property
-    def descriptor(self) -> int:
+    def __init__(self, file: File, descriptor: int, spend: Callable[[], None]) -> None:
+        self.file = file
+        self.descriptor = descriptor
         """See File."""
-        return self._file.descriptor
+        self._spend = spend
 
     def size(self) -> int:
         """See File."""
-        return self._file.size()
+        return self.file.size()
 
     def read_at(self, offset: int, size: int) -> bytes:
         """See File."""
-        return self._file.read_at(offset, size)
+        return self.file.read_at(offset, size)
 
     def write_at(self, offset: int, data: bytes) -> None:
         """See File."""
-        self._file.write_at(offset, data)
+        self.file.write_at(offset, data)
 
     def truncate(self, size: int) -> None:
         """See File."""
-        self._file.truncate(size)
+        self.file.truncate(size)
 
     def preallocate(self, size: int) -> bool:
         """See File."""
-        return self._file.preallocate(size)
+        return self.file.preallocate(size)
 
     def fdatasync(self) -> None:
         """See File."""
         self._spend()
-        self._file.fdatasync()
+        self.file.fdatasync()
 
     def lock(self) -> None:
         """See File."""
-        self._file.lock()
+        self.file.lock()
 
     def close(self) -> None:
         """See File."""
-        self._file.close()
+        self.file.close()
 
 
 class SimFileSystem(MemoryFileSystem):
@@ -145,11 +142,56 @@ class SimFileSystem(MemoryFileSystem):
     def __init__(self, spend: Callable[[], None]) -> None:
         super().__init__()
         self._spend = spend
+        self._files: list[SimFile] = []
 
     def create(self, path: Path) -> SimFile:  # type: ignore[override]  # a File, which is all that callers ask for
         """See FileSystem."""
-        return SimFile(super().create(path), self._spend)
+        return self._numbered(super().create(path))
 
     def open(self, path: Path) -> SimFile:  # type: ignore[override]  # a File, which is all that callers ask for
         """See FileSystem."""
-        return SimFile(super().open(path), self._spend)
+        return self._numbered(super().open(path))
+
+    def described(self, descriptor: int) -> File:
+        """Return the file with this descriptor; its syncs take no time."""
+        return self._files[descriptor].file
+
+    def _numbered(self, file: File) -> SimFile:
+        made = SimFile(file, len(self._files), self._spend)
+        self._files.append(made)
+        return made
+
+
+class SimBackgroundSync:
+    """Syncs beside the actors, in one life of a member; see BackgroundSync."""
+
+    def __init__(self, fs: SimFileSystem, later: Callable[[Callable[[], None]], None]) -> None:
+        """*later* calls when a sync that begins now has ended, if the process is still there then."""
+        self.busy = False
+        self.ended: Callable[[OSError | None], None]
+        self._fs = fs
+        self._later = later
+
+    def watch(self, ended: Callable[[OSError | None], None]) -> None:
+        """See BackgroundSync."""
+        self.ended = ended
+
+    def begin(self, descriptor: int) -> None:
+        """See BackgroundSync."""
+        assert not self.busy, "one at a time"
+        self.busy = True
+        file = self._fs.described(descriptor)
+
+        def end() -> None:
+            self.busy = False
+            try:
+                file.fdatasync()
+            except OSError as error:
+                self.ended(error)
+            else:
+                self.ended(None)
+
+        self._later(end)
+
+    def look(self) -> None:
+        """Do nothing: ends are told as they come."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -22,7 +22,7 @@ from daemon.assemble import Assembled, Disk, Doors, Outside, assemble
 from daemon.bootstrap import Booted, BootstrapRefused, Ground, boot
 from daemon.data_directory import Content, DataDirectory
 from daemon.engines import ClientListener
-from sim.disk import SimBackend, SimFileSystem
+from sim.disk import SimBackend, SimBackgroundSync, SimFileSystem
 from sim.host import SimClock, SimHost, SimTicker
 from sim.network import SimPeers
 from sim.schedule import Failure
@@ -30,12 +30,15 @@ from storage.schema import StorageError
 from wal.errors import DiskFull, WalError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.address import Address
     from actors.base import NodeActor
     from core.raft.node import RaftNode
     from net.rpc import Routes
     from sim.cluster import Cluster
     from sim.connections import Call, Stream
+    from wal.background_sync import BackgroundSync
 
 PLENTY_BYTES = 1 << 40
 LEASE_CHECKPOINT_S = 1.0
@@ -178,7 +181,7 @@ class Member:
             ticker,
             self._clock,
             Doors([ClientListener(parse_urls(f"http://{self.name}:2379"), None)], ()),
-            Disk(self._free_bytes, no_export),
+            Disk(self._free_bytes, no_export, self._background_sync(self.host)),
             logger,
             lease_checkpoint_s=LEASE_CHECKPOINT_S,
         )
@@ -248,10 +251,21 @@ class Member:
 
     # -- its disk ----------------------------------------------------------------------------------------------------
 
+    def _next_sync_s(self) -> float:
+        stall_s, self.stall_s = self.stall_s, 0.0
+        return stall_s + self._random.expovariate(1.0 / self.sync_s)
+
     def _spend_sync(self) -> None:
-        self._schedule.spent_s += self.stall_s
-        self.stall_s = 0.0
-        self._schedule.spent_s += self._random.expovariate(1.0 / self.sync_s)
+        self._schedule.spent_s += self._next_sync_s()
+
+    def _background_sync(self, host: SimHost) -> BackgroundSync | None:
+        if not self._cluster.settings.background_sync:
+            return None
+
+        def later(end: Callable[[], None]) -> None:
+            self._schedule.after(self._next_sync_s(), lambda: end() if host.alive else None)
+
+        return cast("BackgroundSync", SimBackgroundSync(self.fs, later))
 
     def _free_bytes(self) -> int:
         capacity = self.fs.capacity_bytes

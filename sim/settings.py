@@ -22,6 +22,9 @@ time, and nothing needs longer."""
 STALLS_SHARE = 0.3
 """Of the seeds, how many meet disks that hang."""
 
+BACKGROUND_SHARE = 0.6
+"""Of the seeds, in how many the kernel makes the log durable, as on most machines."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -36,6 +39,8 @@ class Settings:
     """How late one actor's message may reach another of the same member."""
     sync_s: float
     """How long a sync takes, on average."""
+    background_sync: bool
+    """Whether the kernel makes syncs beside the actors, where they let it."""
     latency_s: float
     drop_rate: float
     duplicate_rate: float
@@ -79,6 +84,7 @@ def from_seed(seed: int) -> Settings:
         think_s=random.choice((0.01, 0.05, 0.2)),
         hop_s=random.choice((0.0, 0.0005, 0.003)),
         sync_s=random.choice((0.0001, 0.003, 0.02)),
+        background_sync=Random(f"background sync {seed}").random() < BACKGROUND_SHARE,
         latency_s=random.choice((0.0005, 0.003, 0.02)),
         drop_rate=random.choice((0.0, 0.01, 0.1)),
         duplicate_rate=random.choice((0.0, 0.02)),

@@ -27,7 +27,7 @@ from tests.e2e.harness import SHORT_TIMEOUTS, Server, actcd, running, wait_for
 
 pytestmark = pytest.mark.e2e
 
-CYCLE_COUNT: Final = int(os.environ.get("ACTCD_CRASH_CYCLES", "40"))
+CYCLE_COUNT: Final = int(os.environ.get("ACTCD_CRASH_CYCLES", "25"))
 WRITER_COUNT: Final = 8
 KEYS_PER_WRITER: Final = 20
 TXN_SIZE: Final = 3
