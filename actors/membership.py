@@ -152,6 +152,7 @@ class MembershipActor(NodeActor[MembershipMessage]):
         self._answers: dict[int, Then] = {}
         self._last_token = 0
         self._versions_due_s = 0.0
+        self._downgrading = False
         self._version_attempt: RequestId | None = None
         self._promoted_count = 0
         self._promotions_refused: Counter[str] = Counter()
@@ -385,6 +386,10 @@ class MembershipActor(NodeActor[MembershipMessage]):
         # A member that is alone settles its first version when it publishes itself; it may have come from an older
         # release since, or have called off a downgrade.
         downgrading = self._cluster.downgrade.enabled
+        if downgrading is not self._downgrading:
+            self._downgrading = downgrading
+            if downgrading:
+                self._versions_due_s = now_s + self._downgrade_check_s
         settled = len(self._cluster.members) < 2 and self._cluster.version in {"", CLUSTER_VERSION}
         if not self._role.is_leader or (settled and not downgrading) or now_s < self._versions_due_s:
             return
