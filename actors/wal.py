@@ -149,6 +149,7 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
         self._writers: list[Address[WritesRefused]] = []
         self._staged = _Batch()
         self._in_flight: _Batch | None = None
+        self._in_background = False
         self._to_note: Snapshot | None = None
         self._installing: Snapshot | None = None
         self._saving_installing = False
@@ -209,9 +210,8 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
         """
         if self._background is not None:
             self._background.close()
-            ends: list[OSError | None] = []
-            self._background.ended = ends.append
-            if self._background.busy and self._background.wait(TEARDOWN_SYNC_S) and ends == [None]:
+            self._background.ended = lambda _: None  # closing the log syncs once more
+            if self._in_background and self._background.wait(TEARDOWN_SYNC_S):
                 self._in_flight = None
         if self._in_flight is not None:
             return
@@ -277,6 +277,7 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
             background.close()
             self._background = None
             return False
+        self._in_background = True
         return True
 
     def _notice_end(self, error: OSError | None) -> None:
@@ -310,6 +311,7 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
     def _finish_sync(self, outcome: object, *, late: bool = False) -> None:
         """Go on after a sync that took *outcome* seconds, or some more if it was noticed *late*."""
         batch, self._in_flight = self._in_flight, None
+        self._in_background = False
         assert batch is not None
         if self._stalled:
             self._stalled = False

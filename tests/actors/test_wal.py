@@ -76,7 +76,8 @@ class Kernel:
         self.ended(error)
 
     def wait(self, _timeout_s: float) -> bool:
-        self.work()
+        if self.busy:
+            self.work()
         return True
 
     def close(self) -> None:
@@ -372,7 +373,21 @@ def test_at_the_end_the_kernel_is_waited_for(beside: Disk) -> None:
     beside.home.run()
     beside.wal.teardown()
     assert not beside.kernel.busy
+    log, replay = WriteAheadLog.open(WAL, beside.fs, (Index(0), Term(0)), segment_size_bytes=SEGMENT_SIZE_BYTES)
+    log.close()
+    assert [each.index for each in replay.entries] == [1, 2, 3]
     assert beside.durable() == [1, 2, 3]
+
+
+def test_an_end_that_comes_behind_the_stop_is_no_sync_under_way(beside: Disk) -> None:
+    """It was noticed when this actor took no more messages; the log is closed all the same."""
+    beside.append(1)
+    beside.append(2)
+    beside.home.run()
+    beside.kernel.work()
+    beside.wal.teardown()
+    log, _ = WriteAheadLog.open(WAL, beside.fs, (Index(0), Term(0)), segment_size_bytes=SEGMENT_SIZE_BYTES)
+    log.close()
 
 
 def test_a_sync_that_does_not_return_is_told_once_and_so_is_its_end(disk: Disk) -> None:
