@@ -235,7 +235,7 @@ def test_a_member_joins_after_compaction_learns_votes_and_leaves(tmp_path: Path)
         member_id = f"{cluster.member_id(second):x}"
         promoted = run_etcdctl(first, "member", "promote", member_id)
         assert promoted.returncode == 0, promoted.stderr
-        assert f"Member {member_id} promoted" in promoted.stdout
+        assert f"Member {member_id:>16} promoted" in promoted.stdout  # padded, should it begin with zeros
         cluster.wait_until_serving(second)
         put(second.endpoint, b"after")
         cluster.wait_until_equal()
