@@ -182,7 +182,9 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
                 self._marked = False
                 self._flush()
             case _SyncEnded():
-                self._finish_sync(self._outcome(message.error), late=True)
+                self._finish_sync(
+                    self._outcome(partial(self._log.synced, message.error), self._in_flight_since_s), late=True
+                )
                 self._flush()
             case Answered():
                 self._take_answer(message)
@@ -267,8 +269,10 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
     def _begin_in_background(self) -> bool:
         """Have the kernel sync; False where it cannot, or where the log has more to do than that."""
         background = self._background
-        descriptor = -1 if background is None else self._log.descriptor
-        if background is None or descriptor < 0:
+        if background is None:
+            return False
+        descriptor = self._log.descriptor
+        if descriptor < 0:
             return False
         try:
             background.begin(descriptor)
@@ -284,14 +288,6 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
         """Take the end of a sync from the loop, which has nobody to guard what it calls."""
         self._home.settle(lambda: self.actor_ref.tell(_SyncEnded(error)))
 
-    def _outcome(self, error: OSError | None) -> float | DiskFull:
-        """Take note of a sync that the kernel has made; return how long it was until that was noticed, in seconds."""
-        try:
-            self._log.synced(error)
-        except DiskFull as full:
-            return full
-        return self._clock.monotonic_s() - self._in_flight_since_s
-
     def _take_answer(self, message: Answered) -> None:
         if message.token == _SYNCED:
             self._finish_sync(message.outcome)
@@ -301,12 +297,15 @@ class WalActor(NodeActor[WalMessage | Answered | _Flush | _SyncEnded]):
 
     def _sync(self) -> float | DiskFull:
         """Sync on whichever thread this is; return how long it took, in seconds."""
-        started_s = self._clock.monotonic_s()
+        return self._outcome(self._log.sync, self._clock.monotonic_s())
+
+    def _outcome(self, end_sync: Callable[[], None], since_s: float) -> float | DiskFull:
+        """End a sync that began at *since_s*; return how long it took, in seconds."""
         try:
-            self._log.sync()
+            end_sync()
         except DiskFull as error:
             return error
-        return self._clock.monotonic_s() - started_s
+        return self._clock.monotonic_s() - since_s
 
     def _finish_sync(self, outcome: object, *, late: bool = False) -> None:
         """Go on after a sync that took *outcome* seconds, or some more if it was noticed *late*."""

@@ -70,10 +70,9 @@ class MakeChannel(Protocol):
 class Member:
     """The channel to one endpoint."""
 
-    __slots__ = ("channel", "leaving", "methods", "task")
+    __slots__ = ("channel", "methods", "task")
 
     def __init__(self) -> None:
-        self.leaving = False
         self.channel: grpc.aio.Channel | None = None
         self.methods: dict[str, Any] = {}
         self.task: asyncio.Task[None] | None = None
@@ -160,7 +159,6 @@ class UpstreamActor(NodeActor[UpstreamMessage]):
                 member.task = self._run(self._keep(endpoint, member))
         for endpoint in self._members.keys() - set(self._rotation.endpoints):
             member = self._members.pop(endpoint)
-            member.leaving = True
             if member.task is not None:
                 member.task.cancel()
 
@@ -193,7 +191,7 @@ class UpstreamActor(NodeActor[UpstreamMessage]):
         finally:
             self._rotation.ready(endpoint, yes=False)
             # An endpoint that is no longer told of may still be at work, also under another name.
-            await channel.close(LEAVING_S if member.leaving else None)
+            await channel.close(None if self._members.get(endpoint) is member else LEAVING_S)
 
     async def _take(self, without: tuple[str, ...], timeout_s: float) -> str | None:
         """Return a connected endpoint, one of *without* only if there is no other; None if none is in time."""

@@ -111,9 +111,13 @@ class BackgroundSync:
             self._loop = None
 
     def _note(self, result: int) -> None:
-        # A negative error number, from one backend as what its bits are without a sign.
-        self._error_number = max(0, -result) if result < _SIGN else 2 * _SIGN - result
+        self._error_number = error_number(result)
         self._over = True
+
+
+def error_number(result: int) -> int:
+    """Return the error number in a backend's *result*, 0 for none: it is negative, for linux_aio without its sign."""
+    return max(0, -result) if result < _SIGN else 2 * _SIGN - result
 
 
 def usable_in(folder: Path) -> BackgroundSync | None:

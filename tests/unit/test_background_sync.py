@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from wal import background_sync
-from wal.background_sync import BACKENDS, BackgroundSync, usable_in
+from wal.background_sync import BACKENDS, BackgroundSync, error_number, usable_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,13 @@ def test_what_cannot_be_synced_is_told(backend: BackgroundSync) -> None:
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.parametrize("number", [0, errno.EIO, errno.ENOSPC])
+def test_a_failure_is_one_from_either_backend(number: int) -> None:
+    """One tells it with its sign and one without; taken for success it would be lost data."""
+    assert error_number(-number) == number
+    assert error_number(-number % 2**64) == number
 
 
 def test_the_best_backend_that_works_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
