@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 
+from wal.removal import remove_in_pieces
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -93,7 +95,7 @@ def clean_up(path: Path, rotation: Rotation, now: datetime) -> None:
             known = {each for each, _ in kept}
             too_many = rotation.backups_max and stamp not in known and len(known) >= rotation.backups_max
             if too_many or _is_too_old(stamp, rotation, now):
-                file.unlink(missing_ok=True)
+                remove_in_pieces(file)
             else:
                 kept.append((stamp, file))
         if rotation.compress:
@@ -126,7 +128,7 @@ def _compress(file: Path) -> None:
     except OSError:
         target.unlink(missing_ok=True)
         raise
-    file.unlink()
+    remove_in_pieces(file)
 
 
 def _create(path: Path, mode: int) -> BinaryIO:

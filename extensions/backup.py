@@ -24,6 +24,7 @@ from net.rpc import OK
 from proto.rpc_pb2 import SnapshotResponse
 from storage.bbolt.pages import BoltError
 from storage.bbolt.status import read_status
+from wal.removal import remove_in_pieces
 
 if TYPE_CHECKING:
     from extensions.backup_files import Backup
@@ -163,7 +164,8 @@ class BackupActor(ExtensionActor):
     def _clear_away(self) -> None:
         options = self._options
         for backup in expendable(self._before(), self._began_s, options.keep_count, options.keep_days):
-            backup.path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                remove_in_pieces(backup.path)
             self.node.logger.info("removed an old backup", file=backup.path.name)
 
     def _sync_folder(self) -> None:

@@ -14,6 +14,7 @@ from core.mvcc.keyspace import LAYOUT, Bucket
 from storage.bbolt.load import import_into
 from storage.bbolt.pages import BoltError
 from storage.bbolt.status import read_status
+from wal.removal import remove_in_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,4 +101,4 @@ def replace_store(path: Path, backend: Backend, conf_state: bytes, members: Iter
         told.append((_CONF_STATE, conf_state))
     if told:
         backend.write(told, sync=True)
-    path.unlink()
+    remove_in_pieces(path)

@@ -1,9 +1,8 @@
 """Second names for LevelDB's files, so that deleting one costs LevelDB nothing.
 
 LevelDB deletes the files that a compaction has replaced while every read and write waits for it, and the last name of a
-large file takes its blocks along: on ext4 that is a millisecond for each MiB where it discards them, which it does
-one after the other.  So each file gets a second name in a folder beside it; the blocks go with that, on a thread for
-which nobody waits.  Where there cannot be second names, deleting takes as long as it takes.
+large file takes its blocks along.  So each file gets a second name in a folder beside it; the blocks go with that, in
+pieces, on a thread for which nobody waits.  Where there cannot be second names, deleting takes as long as it takes.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import os
 import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from wal.removal import remove_in_pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,7 @@ class SecondNames:
         for name in self._names - names:
             self._names.remove(name)
             with suppress(OSError):  # the next start clears what is left
-                (self._folder / name).unlink()
+                remove_in_pieces(self._folder / name)
 
     def clear(self) -> None:
         """Take all second names away, also those of an earlier process, and their folder."""

@@ -15,6 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Protocol
 
 from wal.errors import WalLocked
+from wal.removal import remove_in_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ class FileSystem(Protocol):
         """Give a file or folder another name in the same folder, replacing a file there."""
 
     def remove(self, path: Path) -> None:
-        """Remove a file."""
+        """Remove a file that nobody reads; takes long for a large one."""
 
     def remove_folder(self, folder: Path) -> None:
         """Remove a folder and all in it."""
@@ -179,7 +180,7 @@ class PosixFileSystem:
         old.rename(new)
 
     def remove(self, path: Path) -> None:  # noqa: D102
-        path.unlink()
+        remove_in_pieces(path)
 
     def remove_folder(self, folder: Path) -> None:  # noqa: D102
         shutil.rmtree(folder)
