@@ -146,14 +146,19 @@ class SimInbox(base.Mailbox):
             self._deliver()
 
     def hand_over(self, message: object) -> None:
-        """Deliver all that waits, and then *message*, in the middle of another actor's message."""
+        """Deliver all that waits, and then *message*, in the middle of another actor's message.
+
+        What comes meanwhile, also from the actor itself, waits for its turn.
+        """
         host = self.home.host
         if not host.alive:
             return
-        host.schedule.forget({id(self)})
         self._queue.append((host.schedule.now_s, Envelope(message)))
-        while self._queue:
+        for _ in range(len(self._queue)):
             self._deliver()
+        host.schedule.forget({id(self)})
+        if self._queue and host.alive:
+            host.wait(self)
 
     def _deliver(self) -> None:
         envelope = self.get()
