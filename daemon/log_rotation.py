@@ -95,7 +95,7 @@ def clean_up(path: Path, rotation: Rotation, now: datetime) -> None:
             known = {each for each, _ in kept}
             too_many = rotation.backups_max and stamp not in known and len(known) >= rotation.backups_max
             if too_many or _is_too_old(stamp, rotation, now):
-                remove_in_pieces(file)
+                remove_in_pieces(file, missing_ok=True)
             else:
                 kept.append((stamp, file))
         if rotation.compress:

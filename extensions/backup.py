@@ -164,8 +164,7 @@ class BackupActor(ExtensionActor):
     def _clear_away(self) -> None:
         options = self._options
         for backup in expendable(self._before(), self._began_s, options.keep_count, options.keep_days):
-            with suppress(FileNotFoundError):
-                remove_in_pieces(backup.path)
+            remove_in_pieces(backup.path, missing_ok=True)
             self.node.logger.info("removed an old backup", file=backup.path.name)
 
     def _sync_folder(self) -> None:

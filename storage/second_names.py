@@ -41,6 +41,7 @@ class SecondNames:
             self._add(name)
         for name in self._names - names:
             self._names.remove(name)
+            # LevelDB maps tables into memory; it takes a name away only when no version, so no reader, has the file.
             with suppress(OSError):  # the next start clears what is left
                 remove_in_pieces(self._folder / name)
 

@@ -84,7 +84,10 @@ class FileSystem(Protocol):
         """Give a file or folder another name in the same folder, replacing a file there."""
 
     def remove(self, path: Path) -> None:
-        """Remove a file that nobody reads; takes long for a large one."""
+        """Remove a file."""
+
+    def remove_in_pieces(self, path: Path) -> None:
+        """Remove a large file that nobody reads, so that no sync waits for it; that takes long."""
 
     def remove_folder(self, folder: Path) -> None:
         """Remove a folder and all in it."""
@@ -180,6 +183,9 @@ class PosixFileSystem:
         old.rename(new)
 
     def remove(self, path: Path) -> None:  # noqa: D102
+        path.unlink()
+
+    def remove_in_pieces(self, path: Path) -> None:  # noqa: D102
         remove_in_pieces(path)
 
     def remove_folder(self, folder: Path) -> None:  # noqa: D102
@@ -441,6 +447,9 @@ class MemoryFileSystem:
         self._find(path)
         folder = self._folder(path.parent)
         folder.change({name: entry for name, entry in folder.entries.items() if name != path.name})
+
+    def remove_in_pieces(self, path: Path) -> None:  # noqa: D102
+        self.remove(path)
 
     def remove_folder(self, folder: Path) -> None:  # noqa: D102
         self.remove(folder)

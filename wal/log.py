@@ -297,7 +297,7 @@ class WriteAheadLog:
         """Remove what release() returned, also what was removed before.  Slow; for any thread, beside other methods."""
         for path in segments:
             try:
-                self._fs.remove(path)
+                self._fs.remove_in_pieces(path)
             except FileNotFoundError:
                 continue
             except OSError as error:

@@ -18,20 +18,20 @@ PIECE_BYTES = 1 << 20
 """What is given back with one commit of the journal."""
 
 
-def remove_in_pieces(path: Path) -> None:
+def remove_in_pieces(path: Path, *, missing_ok: bool = False) -> None:
     """Remove the file at *path*, which nobody may be reading, and give its blocks back in pieces of PIECE_BYTES.
 
     Its name goes first: a crash in the middle leaves nothing.  A file that has another name keeps its content.  Takes
-    about two milliseconds for each MiB, for a thread for which nobody waits.  Raises OSError where the name cannot be
-    removed.
+    about two milliseconds for each MiB, so it is nothing for a loop.  Raises OSError where the name cannot be removed,
+    unless that is for want of a file and *missing_ok*.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:  # not there, or not ours to write to but perhaps to remove
-        path.unlink()
+        path.unlink(missing_ok=missing_ok)
         return
     try:
-        path.unlink()
+        path.unlink(missing_ok=missing_ok)
         # What remains is as free as it can be for us, whatever goes wrong with giving it back gently.
         with suppress(OSError):
             _give_back(descriptor)

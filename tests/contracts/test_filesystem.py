@@ -121,13 +121,15 @@ def test_a_folder_is_renamed_with_all_in_it(fs: FileSystem, folder: Path) -> Non
     assert fs.list(folder) == []
 
 
-def test_removed_files_are_gone(fs: FileSystem, folder: Path) -> None:
+@pytest.mark.parametrize("way", ["remove", "remove_in_pieces"])
+def test_removed_files_are_gone(fs: FileSystem, folder: Path, way: str) -> None:
     """Old segments give their room back."""
+    remove = getattr(fs, way)
     fs.create(folder / "a").close()
-    fs.remove(folder / "a")
+    remove(folder / "a")
     assert not fs.exists(folder / "a")
     with pytest.raises(FileNotFoundError):
-        fs.remove(folder / "a")
+        remove(folder / "a")
 
 
 def test_what_is_not_there_cannot_be_opened(fs: FileSystem, folder: Path) -> None:

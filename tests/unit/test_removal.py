@@ -123,3 +123,4 @@ def test_what_is_not_there_cannot_be_removed(tmp_path: Path) -> None:
     """As with any removal."""
     with pytest.raises(FileNotFoundError):
         remove_in_pieces(tmp_path / "none")
+    remove_in_pieces(tmp_path / "none", missing_ok=True)

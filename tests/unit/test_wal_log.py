@@ -366,6 +366,19 @@ def test_release_lets_go_of_old_segments() -> None:
     assert exists(FOLDER, fs)
 
 
+def test_segments_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that goes at once would hold up the log's next sync."""
+    fs = MemoryFileSystem()
+    log = new_log(fs, max_wals=1)
+    fill(log, 1, 200)
+    removed: list[Path] = []
+    monkeypatch.setattr(fs, "remove_in_pieces", removed.append)
+    needless = log.release(before=Index(201))
+    log.remove(needless)
+    assert removed == needless != []
+    log.close()
+
+
 def test_without_a_limit_all_segments_stay() -> None:
     """The limit 0 keeps everything; released segments can be read by others."""
     fs = MemoryFileSystem()
